@@ -1,0 +1,5 @@
+"""`python -m rlu_cli`."""
+
+from rlu_cli.cli import main
+
+main()

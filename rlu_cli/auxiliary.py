@@ -1,0 +1,179 @@
+"""The labelled images the server holds: read, checked against the classes, turned into tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlu_cli.datasets import LabelledImages, read_images, take
+from rlu_cli.errors import InputError, printable
+from rlu_cli.types import Auxiliary
+
+NOISE = "none"
+NOISE_IMAGES = 100
+FEWEST = 2  # a covariance needs two
+
+
+def load_auxiliary(
+    path: Path,
+    *,
+    classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    channels: int = 3,
+    size: int | None = None,
+    split: str | None = None,
+    per_class: int | None = None,
+    seed: int = 0,
+    strict: bool = False,
+) -> Auxiliary:
+    """Read auxiliary images and check that they can stand for every class of the output layer.
+
+    classes      N of the output layer, None when not yet known
+    class_names  the order of the output layer's classes, when it is told; else the images' own
+    channels     1 or 3, what the model takes
+    per_class    at most this many images a class, chosen by `seed` whatever the files are called
+    strict       an unreadable image is an error
+
+    Raises InputError E220 to E223, each naming the folder, the class and what to do.
+    """
+    data = read_images(path, size=size, split=split)
+    _check_readable(data, path, strict=strict)
+    if class_names is not None:
+        data = _reordered(data, tuple(class_names), path)
+    _check_classes(data, classes, path)
+    index = _subset(data.labels, per_class, seed)
+    data = take(data, index)
+    return Auxiliary(
+        images=_tensor(data.images, channels),
+        labels=torch.from_numpy(data.labels),
+        class_names=data.class_names,
+        source=str(path),
+        sha256=data.sha256,
+        notes=_notes(data),
+    )
+
+
+def noise_auxiliary(
+    class_names: Sequence[str], *, channels: int, size: int, images: int = NOISE_IMAGES, seed: int
+) -> Auxiliary:
+    """Uniform noise in place of images, the same for every class (§4.3, untrained models only)."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(images, channels, size, size, generator=generator)
+    count = len(class_names)
+    return Auxiliary(
+        images=noise,
+        labels=torch.full((images,), -1),
+        class_names=tuple(class_names),
+        source=NOISE,
+        sha256="",
+        notes=(
+            f"no auxiliary images: logits on {images} noise images stand in for {count} classes",
+        ),
+    )
+
+
+def is_noise(auxiliary: Auxiliary) -> bool:
+    return auxiliary.source == NOISE
+
+
+def _notes(data: LabelledImages) -> tuple[str, ...]:
+    notes = []
+    if data.split is not None:
+        notes.append(f"auxiliary images: split {printable(data.split)!r}")
+    if data.skipped:
+        notes.append(f"skipped {len(data.skipped)} unreadable files: {_first(data.skipped)}")
+    return tuple(notes)
+
+
+def _first(items: Sequence[str], limit: int = 3) -> str:
+    more = f" ({len(items) - limit} more)" if len(items) > limit else ""
+    return "; ".join(items[:limit]) + more
+
+
+def _check_readable(data: LabelledImages, path: Path, *, strict: bool) -> None:
+    if strict and data.skipped:
+        raise InputError(
+            "E223",
+            f"{len(data.skipped)} files in {printable(path)} are not readable images",
+            facts=[("files", _first(data.skipped))],
+            hint="repair or remove them, or leave out --strict to go on without them",
+        )
+
+
+def _reordered(data: LabelledImages, names: tuple[str, ...], path: Path) -> LabelledImages:
+    """Labels renumbered to the output layer's own class order."""
+    unknown = [n for n in data.class_names if n not in names]
+    missing = [n for n in names if n not in data.class_names]
+    if unknown:
+        raise InputError(
+            "E221",
+            f"classes in {printable(path)} are not the model's: "
+            + _first([printable(n) for n in unknown]),
+            facts=[("model", _first([printable(n) for n in names], 10))]
+            + ([("missing", _first([printable(n) for n in missing]))] if missing else []),
+            hint="name the folders as in `classes`, or leave `classes` out to take folder order",
+        )
+    position = np.asarray([names.index(n) for n in data.class_names])
+    return replace(data, labels=position[data.labels], class_names=names)
+
+
+def _check_classes(data: LabelledImages, classes: int | None, path: Path) -> None:
+    """One class per output, and at least two images in each."""
+    found = len(data.class_names)
+    if classes is not None and found != classes:
+        raise InputError(
+            "E221",
+            f"{printable(path)} holds {found} classes, the output layer has {classes}",
+            facts=[("classes", _first([printable(n) for n in data.class_names], 12)), *_gap(data)],
+            hint="give one folder of images for every class of the model, in its class order "
+            "(or name another output layer with --layer)",
+        )
+    counts = np.bincount(data.labels, minlength=found)
+    short = [f"{printable(data.class_names[n])} ({counts[n]})" for n in np.flatnonzero(counts < 2)]
+    if short:
+        skipped = f"; {len(data.skipped)} files could not be read" if data.skipped else ""
+        raise InputError(
+            "E222",
+            f"fewer than {FEWEST} images in {printable(path)} for: {_first(short, 8)}{skipped}",
+            why="the spread of a class's logits cannot be estimated from fewer",
+            hint="add images to these classes; 5 a class already work, 100 are better",
+        )
+
+
+def _gap(data: LabelledImages) -> list[tuple[str, str]]:
+    """The first number that is missing from numbered class folders."""
+    if not all(name.isdigit() for name in data.class_names):
+        return []
+    numbers = {int(name) for name in data.class_names}
+    missing = sorted(set(range(min(numbers), max(numbers) + 1)) - numbers)
+    return [("missing", _first([str(n) for n in missing], 12))] if missing else []
+
+
+def _subset(labels: NDArray[np.int64], per_class: int | None, seed: int) -> NDArray[np.int64]:
+    """Positions of at most `per_class` images of each class, chosen by `seed`."""
+    if per_class is None:
+        return np.arange(len(labels))
+    generator = np.random.default_rng(seed)
+    chosen = [
+        np.sort(generator.permutation(np.flatnonzero(labels == n))[:per_class])
+        for n in np.unique(labels)
+    ]
+    return np.concatenate(chosen)
+
+
+def _tensor(images: NDArray[np.generic], channels: int) -> Tensor:
+    """(A, H, W, C) of either type to (A, channels, H, W) float32 in 0…1."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    tensor = tensor.float() / 255 if images.dtype == np.uint8 else tensor.float()
+    if tensor.shape[1] == channels:
+        return tensor.contiguous()
+    if channels == 1:
+        weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601 luma
+        return (tensor * weights).sum(1, keepdim=True)
+    return tensor.expand(-1, channels, -1, -1).contiguous()

@@ -1,0 +1,197 @@
+"""What the user typed and the files told → a `Case`: everything one attack needs, checked once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rlu_cli.auxiliary import NOISE, load_auxiliary, noise_auxiliary
+from rlu_cli.checkpoints import (
+    batch_norm_counters,
+    check_pair,
+    find_output_layer,
+    open_checkpoint,
+    read_head,
+)
+from rlu_cli.errors import InputError, UsageError
+from rlu_cli.matching import Reading, readings
+from rlu_cli.models import input_shape
+from rlu_cli.settings import (
+    KINDS,
+    Layer,
+    environment_layer,
+    file_layers,
+    flag_layer,
+    require,
+    resolve,
+)
+from rlu_cli.steps import Plan, plan_steps
+from rlu_cli.truth import load_truth
+from rlu_cli.types import Auxiliary, Checkpoint, Setting
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pair of checkpoints with all that is known about it.
+
+    pair       global and client checkpoint
+    layer      name of the output layer
+    settings   values with their sources
+    plan       steps and batch sizes
+    readings   architectures, activations and scalings the files may have been made with
+    auxiliary  labelled images
+    truth      (N,) int64 label counts, None when not told
+    notes      what was assumed or should be known, in words
+    """
+
+    pair: tuple[Checkpoint, Checkpoint]
+    layer: str
+    settings: Mapping[str, Setting]
+    plan: Plan
+    readings: tuple[Reading, ...]
+    auxiliary: Auxiliary
+    truth: Tensor | None
+    truth_path: Path | None
+    strict: bool = False
+
+    def value(self, name: str) -> Any:
+        """A setting's value, None when nobody gave it."""
+        return self.settings[name].value if name in self.settings else None
+
+
+def open_pair(paths: Sequence[Path], max_bytes: int) -> tuple[Checkpoint, Checkpoint]:
+    """The global and the client's checkpoint."""
+    before, after = (open_checkpoint(path, max_bytes=max_bytes) for path in paths)
+    return before, after
+
+
+def gather_settings(
+    flags: Mapping[str, Any], paths: Sequence[Path], pair: Sequence[Checkpoint] | None
+) -> dict[str, Setting]:
+    """Every setting anyone gave, in the order of rank, before anything is missing.
+
+    paths  the inspected files, client's first for what lies beside
+    pair   the opened checkpoints, for what they tell themselves; None when not yet opened
+    """
+    told = [Layer(dict(c.facts)) for c in reversed(pair or ())]
+    known = [Layer({n: s for n, s in layer.values.items() if n in KINDS}) for layer in told]
+    files = file_layers([*reversed(paths)], Path.cwd())
+    return resolve([flag_layer(flags), environment_layer(), *files, *known])
+
+
+def build_case(
+    global_path: Path,
+    local_path: Path,
+    aux: str,
+    flags: Mapping[str, Any],
+    *,
+    strict: bool = False,
+) -> Case:
+    """Open, resolve and check everything one attack needs.
+
+    aux  path of the auxiliary images, or "none"
+
+    Raises UsageError E102 listing every missing setting, and the errors of the steps it calls.
+    """
+    paths = (global_path, local_path)
+    limit = gather_settings(flags, paths, None)["max_bytes"].value
+    pair = open_pair(paths, limit)
+    settings = gather_settings(flags, paths, pair)
+    value: Callable[[str], Any] = {n: setting.value for n, setting in settings.items()}.get
+    require(settings, ("lr", "epochs"), step_hints(pair))
+    plan = plan_steps(
+        value("epochs"), value("batch_size"), value("samples"), value("steps_per_epoch")
+    )
+    layer = find_output_layer(pair[0].state, layer=value("layer"), classes=_classes_told(value))
+    check_pair(*pair, layer)
+    found = readings(pair[0], value("model"), value("model_args") or {}, value("normalize"))
+    auxiliary = _auxiliary(aux, pair[0], layer, found[0], value, strict=strict)
+    named = value("truth")
+    truth_path = Path(named) if named else _truth_beside(local_path)
+    truth = None
+    if truth_path is not None:
+        truth = load_truth(truth_path, auxiliary.class_names, plan.total)
+    return Case(pair, layer, settings, plan, tuple(found), auxiliary, truth, truth_path)
+
+
+def _classes_told(value: Callable[[str], Any]) -> int | None:
+    names = value("classes")
+    return len(names) if names else None
+
+
+def _truth_beside(local: Path) -> Path | None:
+    """What `rlu simulate` writes beside the client it made."""
+    truth = local.with_suffix(".truth.json")
+    in_a_run = (local.parent / "round.json").is_file()
+    return truth if in_a_run and truth.is_file() else None
+
+
+def _auxiliary(
+    aux: str,
+    checkpoint: Checkpoint,
+    layer: str,
+    reading: Reading,
+    value: Callable[[str], Any],
+    *,
+    strict: bool,
+) -> Auxiliary:
+    classes = len(read_head(checkpoint.state, layer).weight)
+    channels, told = _input_shape(checkpoint, reading, classes)
+    size = value("image_size") or told
+    if aux != NOISE:
+        return load_auxiliary(
+            Path(aux),
+            classes=classes,
+            class_names=value("classes"),
+            channels=channels,
+            size=size,
+            split=value("aux_split"),
+            per_class=value("aux_per_class"),
+            seed=value("seed"),
+            strict=strict,
+        )
+    if size is None:
+        raise UsageError(
+            "E102",
+            "nobody said how large the noise images should be",
+            hint="the model takes any size: give the client's with --image-size N",
+        )
+    names = value("classes") or [str(n) for n in range(classes)]
+    if len(names) != classes:
+        raise InputError(
+            "E221",
+            f"{len(names)} class names for an output layer of {classes}",
+            hint="correct `classes`, or name another output layer with --layer",
+        )
+    return noise_auxiliary(names, channels=channels, size=size, seed=value("seed"))
+
+
+def _input_shape(checkpoint: Checkpoint, reading: Reading, classes: int) -> tuple[int, int | None]:
+    from rlu_cli.models import runs_code
+
+    model = reading.build(checkpoint, classes) if runs_code(reading.model) else reading.model
+    return input_shape(model, checkpoint.state)
+
+
+def counted_steps(pair: Sequence[Checkpoint]) -> int | None:
+    """Training-mode passes between the two files, by the majority of BatchNorm counters.
+
+    None when there are no counters or they do not agree on a whole number.
+    """
+    before, after = (batch_norm_counters(checkpoint.state) for checkpoint in pair)
+    passes = Counter(round(after[name] - before[name], 3) for name in before if name in after)
+    if not passes:
+        return None
+    most, votes = passes.most_common(1)[0]
+    return int(most) if most == int(most) >= 0 and votes * 2 > len(before) else None
+
+
+def step_hints(pair: Sequence[Checkpoint]) -> list[str]:
+    """What the files themselves tell of the number of steps."""
+    steps = counted_steps(pair)
+    return [f"BatchNorm counters show {steps} steps: --epochs {steps}"] if steps else []

@@ -1,0 +1,64 @@
+"""One format, one file: bytes → Checkpoint, never executing code.
+
+A format is added with one file that defines a `Format` and one line in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlu_cli.checkpoints import safetensors_file, torch_legacy, torch_zip
+from rlu_cli.checkpoints.facts import collect_facts
+from rlu_cli.checkpoints.head import batch_norm_counters, find_output_layer, read_head
+from rlu_cli.checkpoints.pair import check_pair
+from rlu_cli.checkpoints.plain import plain_state
+from rlu_cli.checkpoints.sniff import sniff
+from rlu_cli.checkpoints.source import Format, open_source
+from rlu_cli.checkpoints.unwrap import strip_prefixes, unwrap
+from rlu_cli.types import Checkpoint
+
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "FORMATS",
+    "batch_norm_counters",
+    "check_pair",
+    "find_output_layer",
+    "open_checkpoint",
+    "read_head",
+]
+
+DEFAULT_MAX_BYTES = 16 * 2**30
+
+FORMATS: dict[str, Format] = {
+    "torch-zip": torch_zip.FORMAT,
+    "torch-legacy": torch_legacy.FORMAT,
+    "safetensors": safetensors_file.FORMAT,
+}
+
+
+def open_checkpoint(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Checkpoint:
+    """The tensors of a checkpoint file, without running anything in it.
+
+    path       torch zip, torch legacy or safetensors, told apart by content, never by suffix
+    max_bytes  largest file, and largest sum of its tensors, in bytes
+
+    Raises InputError: E201 unreadable, E202 unknown or corrupt, E203 holds code, E204 malformed on
+    purpose, E205 too large, E206 not plain tensors, E207 not finite, E208 no tensors.
+    """
+    with open_source(path, max_bytes) as source:
+        name = sniff(source, FORMATS)
+        content = FORMATS[name].read(source)
+        digest = source.sha256()
+    found = unwrap(content, source)
+    state, prefixes = strip_prefixes(found.state)
+    state, narrow = plain_state(state, source)
+    return Checkpoint(
+        path=path,
+        sha256=digest,
+        format=name,
+        state=state,
+        wrappers=found.wrappers,
+        prefixes=prefixes,
+        facts=collect_facts(found.outer, path.name),
+        narrow=narrow,
+    )

@@ -1,0 +1,89 @@
+"""Settings that a trainer's checkpoint tells beside the model, in its optimiser and arguments."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rlu_cli.checkpoints.unwrap import plain_items
+from rlu_cli.errors import printable
+from rlu_cli.types import Setting
+
+_OPTIMISERS = ("optimizer", "optimizer_state_dict", "optimizer_state", "optimizer_states")
+_HYPER_PARAMETERS = ("hyper_parameters", "args", "config", "hparams")
+
+
+def _positive(value: Any) -> bool:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and 0 < value <= sys.float_info.max
+
+
+def _count(value: Any) -> bool:
+    return _positive(value) and isinstance(value, int)
+
+
+def _on(value: Any) -> bool:
+    return value is True
+
+
+# setting: (names it goes by, the likelier first; what its value must be)
+_Table = Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool]]]
+_OF_OPTIMISER: _Table = {
+    "lr": (("lr",), _positive),
+    "momentum": (("momentum",), _positive),
+    "weight_decay": (("weight_decay",), _positive),
+    "nesterov": (("nesterov",), _on),
+}
+_OF_TRAINER: _Table = {
+    "lr": (("lr", "learning_rate"), _positive),
+    "batch_size": (("batch_size", "train_batch_size"), _count),
+    "epochs": (("local_epochs", "epochs"), _count),
+    "num_classes": (("num_classes",), _count),
+}
+
+
+def collect_facts(outer: Sequence[Mapping[str, Any]], file_name: str) -> dict[str, Setting]:
+    """Settings found in the dicts around the state, each with the place it stood in.
+
+    The optimiser's own state goes before hyper-parameters. Zero and "off" are no facts: they are
+    what holds where nothing is said.
+    """
+    facts: dict[str, Setting] = {}
+    for place, values, table in _places(outer):
+        for setting, (names, accepts) in table.items():
+            for name in names:
+                if setting not in facts and accepts(values.get(name)):
+                    where = f"{file_name}: {place}{name}"
+                    facts[setting] = Setting(values[name], printable(where))
+    return facts
+
+
+def _places(
+    outer: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[str, Mapping[str, Any], _Table]]:
+    for items in outer:
+        for key in _OPTIMISERS:
+            yield from _groups(key, items.get(key))
+    for items in outer:
+        for key in _HYPER_PARAMETERS:
+            if isinstance(items.get(key), dict):
+                yield f"{key}.", plain_items(items[key]), _OF_TRAINER
+        yield "", items, _OF_TRAINER
+
+
+def _groups(key: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any], _Table]]:
+    """The first parameter group, less what the other groups do differently."""
+    if isinstance(value, list):
+        key, value = f"{key}[0]", value[0] if value else None
+    groups = value.get("param_groups") if isinstance(value, dict) else None
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        return
+    first, *others = [_settings(group) for group in groups] or [{}]
+    agreed = {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
+    yield f"{key}.param_groups[0].", agreed, _OF_OPTIMISER
+
+
+def _settings(group: dict[Any, Any]) -> dict[str, Any]:
+    items = plain_items(group)
+    return {name: items[name] for name in _OF_OPTIMISER if isinstance(items.get(name), int | float)}

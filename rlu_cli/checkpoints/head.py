@@ -1,0 +1,178 @@
+"""Which layer gives the logits, by shape and by name, and its weights."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rlu_cli.checkpoints.unwrap import PREFIXES
+from rlu_cli.errors import InputError, printable
+from rlu_cli.types import Head
+
+State = Mapping[str, Tensor]
+
+_OUTPUT_NAMES = frozenset(
+    {"classifier", "classifiers", "classification_head", "fc", "fc_out", "final", "head", "heads"}
+    | {"last", "last_layer", "linear", "lm_head", "logits", "out", "output", "output_layer"}
+    | {"prediction_head", "predictions"}
+)
+# Parts of names of layers with a 2-D weight that give no logits.
+_NO_OUTPUT = re.compile(
+    r"embed|(^|[._])(emb|wte|wpe|pos|position|positional|norm|bn|ln|in_proj)\d*($|[._])|norm\d*$",
+    re.IGNORECASE,
+)
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer y = W x + b: `name` without ".weight", W of shape (outputs, inputs)."""
+
+    name: str
+    outputs: int
+    inputs: int
+
+    def __str__(self) -> str:
+        return f"{printable(self.name, 80) or '(the model itself)'} ({self.outputs}, {self.inputs})"
+
+    @property
+    def words(self) -> list[str]:
+        """Parts of the name that are not mere positions: "classifier.6" → ["classifier"]."""
+        return [part for part in self.name.split(".") if not part.isdecimal()]
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Smaller is likelier: a name that output layers have, then a place near the top."""
+        ends = [word.lower().rstrip("0123456789") for word in self.words[:1] + self.words[-1:]]
+        named = any(word.rstrip("_") in _OUTPUT_NAMES for word in ends)
+        return not named, len(self.words)
+
+
+def find_output_layer(state: State, *, layer: str | None = None, classes: int | None = None) -> str:
+    """Name of the layer that gives the logits, such as "fc3" or "classifier.6".
+
+    state    parameters and buffers by name, in module order
+    layer    the user's choice: with or without ".weight" and wrappers' prefixes
+    classes  number of auxiliary classes, if known; it decides only where several layers remain
+
+    A model that is one bare linear layer has the name "". Raises E210 when no layer or several fit,
+    E211 for a layer with one output.
+    """
+    name = _search(state, classes) if layer is None else _named(state, layer)
+    if read_head(state, name).weight.shape[0] == 1:
+        raise InputError(
+            "E211",
+            f"output layer {printable(name)} has one logit: a binary head trained with a sigmoid",
+            hint="the method needs a softmax over two classes or more; choose another layer with "
+            "--layer NAME",
+        )
+    return name
+
+
+def read_head(state: State, layer: str) -> Head:
+    """Weight (N, L) and bias (N,) of `layer`; the bias is None for a layer without one.
+
+    A 1×1 convolution (N, L, 1, 1) is read as the linear layer it is.
+    """
+    weight = state.get(_key(layer, "weight"))
+    if weight is None:
+        raise _not_found(state, f"there is no layer {printable(layer)}", layer)
+    if weight.ndim == 4 and weight.shape[2:] == (1, 1):
+        weight = weight.flatten(1)
+    if weight.ndim != 2 or not weight.is_floating_point():
+        shape = tuple(weight.shape)
+        raise _not_found(state, f"{printable(layer)} is no linear layer: weight {shape}", layer)
+    bias = state.get(_key(layer, "bias"))
+    return Head(weight, bias if bias is not None and bias.shape == weight.shape[:1] else None)
+
+
+def batch_norm_counters(state: State) -> dict[str, float]:
+    """Training-mode forward passes of each BatchNorm layer, by the layer's name.
+
+    Not always whole: some servers average them with the weights.
+    """
+    end = "num_batches_tracked"
+    return {
+        name.removesuffix(end).removesuffix("."): float(tensor)
+        for name, tensor in state.items()
+        if name.split(".")[-1] == end and tensor.numel() == 1
+    }
+
+
+def _key(layer: str, parameter: str) -> str:
+    return f"{layer}.{parameter}" if layer else parameter
+
+
+def _named(state: State, layer: str) -> str:
+    """The user's choice as the state spells it."""
+    tries = [layer]
+    for name in tries:
+        if _key(name, "weight") in state:
+            return name
+        tries += [name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)]
+        tries += [name.removesuffix(".weight")] if name.endswith(".weight") else []
+    if layer == "weight" and layer in state:
+        return ""
+    raise _not_found(state, f"there is no layer {printable(layer)}", layer)
+
+
+def _search(state: State, classes: int | None) -> str:
+    layers = _linear_layers(state)
+    best = _likeliest(
+        [layer for i, layer in enumerate(layers) if not _feeds(layer, layers[i + 1 :])]
+    )
+    if len(best) > 1 and classes is not None:
+        best = [layer for layer in best if layer.outputs == classes] or best
+    if len(best) > 1 and _is_series(best):
+        best = best[-1:]
+    if len(best) == 1:
+        return best[0].name
+    what = "several layers may give the logits" if best else "no layer gives logits"
+    raise _not_found(state, what, "", best)
+
+
+def _linear_layers(state: State) -> list[_Layer]:
+    """Layers with a 2-D weight, less embeddings, normalisation and the like, in module order."""
+    return [
+        _Layer(name.removesuffix("weight").removesuffix("."), *tensor.shape)
+        for name, tensor in state.items()
+        if name.split(".")[-1] == "weight"
+        and tensor.ndim == 2
+        and tensor.is_floating_point()
+        and not _NO_OUTPUT.search(name.removesuffix(".weight"))
+    ]
+
+
+def _feeds(layer: _Layer, later: Sequence[_Layer]) -> bool:
+    """Hidden layers are followed by a layer that takes as many inputs as they have outputs."""
+    return any(layer.outputs == other.inputs for other in later)
+
+
+def _likeliest(layers: Sequence[_Layer]) -> list[_Layer]:
+    best = min((layer.rank for layer in layers), default=None)
+    return [layer for layer in layers if layer.rank == best]
+
+
+def _is_series(layers: Sequence[_Layer]) -> bool:
+    """Names that differ by a number only, such as fc1, fc2: the last comes last."""
+    return len({re.sub(r"\d+", "#", layer.name) for layer in layers}) == 1
+
+
+def _not_found(
+    state: State, what: str, layer: str, among: Sequence[_Layer] | None = None
+) -> InputError:
+    layers = list(among or _linear_layers(state))
+    names = {item.name: item for item in layers}
+    near = difflib.get_close_matches(layer, list(names), n=_SHOWN, cutoff=0.5) if layer else []
+    shown = [names[name] for name in near] or layers[-_SHOWN:]
+    more = f"  ({len(layers) - len(shown)} more)" if len(layers) > len(shown) else ""
+    return InputError(
+        "E210",
+        f"output layer not found: {what}",
+        facts=[("found", ", ".join(str(item) for item in shown) + more or "no linear layer")],
+        hint="name it: --layer NAME",
+    )

@@ -1,0 +1,51 @@
+"""Safetensors: a length, a JSON header, then the tensors' bytes; nothing in it can run."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from safetensors import safe_open
+from torch import Tensor
+
+from rlu_cli.checkpoints.source import Format, Source, corrupt, malformed
+from rlu_cli.checkpoints.torch_load import cause
+
+_LENGTH = struct.Struct("<Q")
+_MAX_HEADER = 100 * 2**20
+
+
+def read(source: Source) -> dict[str, Tensor]:
+    """Tensors by name, copied out of the file, in the natural order of their names.
+
+    The format sorts its names, so the order of the model's layers is lost: "fc2" before "fc10" is
+    the nearest that can be had.
+    """
+    _check_header(source)
+    try:
+        with safe_open(source.path, framework="pt", device="cpu") as file:
+            return {
+                name: file.get_tensor(name).clone() for name in sorted(file.keys(), key=natural)
+            }
+    except Exception as error:
+        raise corrupt(source, cause(error)) from error
+
+
+def _check_header(source: Source) -> None:
+    """The header's length fits the file, before anything reserves memory for it."""
+    (length,) = _LENGTH.unpack(source.read(0, _LENGTH.size))
+    if length > source.size - _LENGTH.size:
+        raise corrupt(
+            source, f"its header claims {length:,} bytes of a file that has {source.size:,}"
+        )
+    if length > _MAX_HEADER:
+        raise malformed(source, f"its header alone has {length:,} bytes")
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which numbers in names count as numbers."""
+    parts = re.findall(r"[0-9]{1,18}|[^0-9]+", name)
+    return [(0, int(p), "") if p[0] in "0123456789" else (1, 0, p) for p in parts]
+
+
+FORMAT = Format(matches=lambda opening: opening[8:9] == b"{", read=read)

@@ -1,0 +1,129 @@
+"""An open file under inspection, what reads it, and the refusals all formats share."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rlu_cli.errors import InputError, printable
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """One open file.
+
+    size       of the file, in bytes
+    max_bytes  the largest file and the largest sum of tensors that is accepted, in bytes
+    """
+
+    path: Path
+    file: BinaryIO
+    size: int
+    max_bytes: int
+
+    @property
+    def name(self) -> str:
+        return printable(self.path)
+
+    def read(self, offset: int, count: int) -> bytes:
+        self.file.seek(offset)
+        return self.file.read(count)
+
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        self.file.seek(0)
+        while chunk := self.file.read(_CHUNK):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one file format is recognised and read.
+
+    matches  (first bytes of the file) → whether it is this format
+    read     Source → the object in the file, made of dicts, lists, plain values and tensors
+    """
+
+    matches: Callable[[bytes], bool]
+    read: Callable[[Source], Any]
+
+
+@contextmanager
+def open_source(path: Path, max_bytes: int) -> Iterator[Source]:
+    """The regular file at `path`, open for reading; E201 if there is none, E205 if too large."""
+    try:
+        # Before opening: opening a pipe would wait for a writer.
+        if not stat.S_ISREG(_mode(path)):
+            raise unreadable(path, "it is a directory" if path.is_dir() else "not a regular file")
+        with path.open("rb") as file:
+            source = Source(path, file, file.seek(0, 2), max_bytes)
+            if source.size > max_bytes:
+                raise too_large(source, f"the file has {source.size:,} bytes")
+            yield source
+    except OSError as error:
+        raise unreadable(path, error.strerror or type(error).__name__) from error
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except ValueError as error:  # a null byte in the path
+        raise unreadable(path, printable(error)) from error
+
+
+def unreadable(path: Path, why: str) -> InputError:
+    return InputError(
+        "E201",
+        f"cannot read {printable(path)}: {why}",
+        hint="give the path of a checkpoint file that you may read",
+    )
+
+
+def corrupt(source: Source, why: str) -> InputError:
+    return InputError(
+        "E202",
+        f"cannot read {source.name}: truncated or corrupt",
+        why=why,
+        hint="copy the file again and compare its SHA-256 with that on the machine that wrote it",
+    )
+
+
+def malformed(source: Source, why: str) -> InputError:
+    return InputError(
+        "E204",
+        f"refused to load {source.name}: no program that saves checkpoints writes such a file",
+        why=why,
+        hint="treat the file as hostile; ask for it again as safetensors",
+    )
+
+
+def too_large(source: Source, why: str) -> InputError:
+    return InputError(
+        "E205",
+        f"refused to load {source.name}: over the size limit of {source.max_bytes:,} bytes",
+        why=why,
+        hint="raise the limit with --max-bytes if the file is meant to be this large",
+    )
+
+
+def not_plain(source: Source, what: str, fix: str) -> InputError:
+    return InputError("E206", f"refused to load {source.name}: {what}", hint=fix)
+
+
+def holds_code(source: Source, what: str, *, it: str = "it", needs: str = "") -> InputError:
+    return InputError(
+        "E203",
+        f"refused to load {source.name}: {what}",
+        facts=[("needs", needs)],
+        why=f"loading {it} would run code from the file",
+        hint="on the machine that trained it: "
+        f'torch.save(model.state_dict(), "{printable(source.path.name)}")',
+    )

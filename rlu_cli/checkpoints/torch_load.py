@@ -1,0 +1,79 @@
+"""What both torch formats share: judging a scanned pickle, then torch's own safe loader."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import torch
+
+from rlu_cli.checkpoints.pickle_machine import Scan, ScanLimit
+from rlu_cli.checkpoints.pickle_scan import scan_pickle
+from rlu_cli.checkpoints.source import Source, corrupt, holds_code, malformed, not_plain, too_large
+from rlu_cli.errors import InputError, printable
+
+_SHOWN = 4
+
+
+def scan(source: Source, stream: io.BytesIO) -> Scan:
+    """Follow one pickle of `stream` and refuse what it must not do (E203, E204, E206)."""
+    try:
+        found = scan_pickle(stream)
+    except ScanLimit as limit:
+        raise malformed(source, str(limit)) from limit
+    except Exception as error:
+        raise corrupt(source, f"its pickle cannot be followed: {cause(error)}") from error
+    _refuse(source, found)
+    return found
+
+
+def _refuse(source: Source, found: Scan) -> None:
+    if found.foreign:
+        what = "it contains Python objects, not only tensors"
+        raise holds_code(source, what, it="them", needs=listed(list(found.foreign)))
+    if found.unplain:
+        kinds = " and ".join(found.unplain)
+        raise not_plain(
+            source, f"it holds {kinds} tensors", "save dense floating-point tensors on the CPU"
+        )
+    if found.misuse:
+        raise malformed(source, printable(found.misuse))
+    if found.protocol > 3:
+        raise InputError(
+            "E202",
+            f"cannot read {source.name}: its pickle protocol {found.protocol} is not one that "
+            "torch loads safely",
+            hint="save it without pickle_protocol=…, which gives protocol 2",
+        )
+
+
+def check_total(source: Source, sizes: dict[str, int]) -> None:
+    """E205 when the storages that a pickle declares sum to more than is accepted, in bytes."""
+    total = sum(sizes.values())
+    if total > source.max_bytes:
+        raise too_large(source, f"its tensors take {total:,} bytes")
+
+
+def load(source: Source) -> Any:
+    """The object in `source`, by torch's weights-only loader alone; what it raises becomes E202."""
+    source.file.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pickle protocol, deprecated storages
+            return torch.load(source.file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise corrupt(source, f"torch cannot load it: {cause(error)}") from error
+
+
+def cause(error: Exception) -> str:
+    """One line, without torch's advice to load the file unsafely."""
+    text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return printable(lines[0].strip() if lines else type(error).__name__)
+
+
+def listed(names: list[str]) -> str:
+    shown = ", ".join(printable(name, 80) for name in names[:_SHOWN])
+    more = len(names) - _SHOWN
+    return shown if more <= 0 else f"{shown}  ({more} more)"

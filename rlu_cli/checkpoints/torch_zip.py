@@ -1,0 +1,157 @@
+"""Torch's zip checkpoints: an uncompressed archive of one pickle and one file for each storage.
+
+Two programs can read one zip file differently. The archive is therefore held to the layout that
+torch writes: entries in a row from the first byte, then one directory that ends with the file.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+from zipfile import ZipFile, ZipInfo
+
+from rlu_cli.checkpoints.pickle_machine import Stored
+from rlu_cli.checkpoints.pickle_scan import MAX_PICKLE_BYTES
+from rlu_cli.checkpoints.source import Format, Source, corrupt, holds_code, malformed
+from rlu_cli.checkpoints.torch_load import cause, check_total, load, scan
+from rlu_cli.errors import InputError, printable
+
+_MAGIC = b"PK\x03\x04"
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCAL = struct.Struct("<4s5H3L2H")
+_MAX_DIRECTORY = 64 * 2**20
+_ENCRYPTED = 0x1
+
+
+def read(source: Source) -> Any:
+    """The object in a torch zip, loaded only after its layout and its pickle have been checked."""
+    try:
+        start = _directory(source)
+        with ZipFile(source.file) as archive:
+            entries = archive.infolist()
+            top = _top_folder(source, entries)
+            _check_program(source, entries, top)
+            _check_names(source, entries)
+            _check_extents(source, entries, start)
+            pickle = _pickle(source, archive, top)
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, KeyError) as error:
+        raise corrupt(source, cause(error)) from error
+    found = scan(source, io.BytesIO(pickle))
+    _check_storages(source, entries, top, found.storages)
+    return load(source)
+
+
+def _directory(source: Source) -> int:
+    """Where the directory starts; it must reach up to the end records and they up to the end."""
+    tail = source.read(max(0, source.size - _END.size - _LOCATOR.size - _END64.size), 1 << 8)
+    if tail[-_END.size :][:4] != b"PK\x05\x06":
+        raise corrupt(source, "it does not end with the directory of a zip archive")
+    *_, size, start, comment = _END.unpack(tail[-_END.size :])
+    end = source.size - _END.size
+    if tail[-_END.size - _LOCATOR.size :][:4] == b"PK\x06\x07":
+        end -= _LOCATOR.size + _END64.size
+        *_, size, start = _END64.unpack(tail[: _END64.size])
+    if comment or start + size != end:
+        raise malformed(source, "there are bytes between or behind the parts of the archive")
+    if size > _MAX_DIRECTORY:
+        raise malformed(source, f"its directory alone has {size:,} bytes")
+    return int(start)
+
+
+def _top_folder(source: Source, entries: Sequence[ZipInfo]) -> str:
+    """The folder that torch puts everything into, found by the pickle in it."""
+    tops = [e.filename.split("/")[0] for e in entries if e.filename.count("/") == 1
+            and e.filename.endswith(("/data.pkl", "/constants.pkl"))]  # fmt: skip
+    if tops:
+        return tops[0]
+    arrays = all(entry.filename.endswith(".npy") for entry in entries)
+    what = "numpy arrays (.npz)" if arrays else "a zip archive, but not a torch checkpoint"
+    raise InputError(
+        "E202",
+        f"cannot read {source.name}: it is {what}",
+        hint='save the tensors with torch.save(model.state_dict(), "model.pt") or as safetensors',
+    )
+
+
+def _check_names(source: Source, entries: Sequence[ZipInfo]) -> None:
+    """Names that mean one entry each, to any reader: torch's own ignores case."""
+    seen: set[str] = set()
+    for entry in entries:
+        name, shown = entry.orig_filename, printable(entry.orig_filename, 80)
+        if name.lower() in seen:
+            raise malformed(source, f"it holds two entries named {shown}")
+        if name.startswith("/") or ".." in name.split("/") or set(name) & {"\\", ":", "\0"}:
+            raise malformed(source, f"its entry {shown} points outside the archive")
+        if not name.partition("/")[2].isascii():
+            raise malformed(source, f"its entry {shown} has a name that torch does not give")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise malformed(source, f"its entry {shown} is compressed")
+        if entry.flag_bits & _ENCRYPTED:
+            raise malformed(source, f"its entry {shown} is encrypted")
+        seen.add(name.lower())
+
+
+def _check_extents(source: Source, entries: Sequence[ZipInfo], directory: int) -> None:
+    """Every entry has the size it claims, starts behind the one before, and ends in the file."""
+    end = 0
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        shown = printable(entry.filename, 80)
+        if entry.file_size != entry.compress_size:
+            raise malformed(source, f"its entry {shown} claims to unpack to another size")
+        if entry.header_offset < end or (end == 0 and entry.header_offset):
+            raise malformed(source, f"its entry {shown} overlaps another")
+        end = _data_start(source, entry) + entry.file_size
+        if end > directory:
+            raise malformed(source, f"its entry {shown} claims more bytes than the file has")
+
+
+def _data_start(source: Source, entry: ZipInfo) -> int:
+    """Where an entry's bytes start, by the header that stands before them."""
+    header = _LOCAL.unpack(source.read(entry.header_offset, _LOCAL.size))
+    if header[0] != _MAGIC:
+        raise corrupt(source, f"its entry {printable(entry.filename, 80)} has no header")
+    return entry.header_offset + _LOCAL.size + int(header[-2]) + int(header[-1])
+
+
+def _check_program(source: Source, entries: Sequence[ZipInfo], top: str) -> None:
+    names = {entry.filename for entry in entries}
+    code = any(name.startswith(f"{top}/code/") for name in names)
+    if code or f"{top}/constants.pkl" in names:
+        raise holds_code(source, "it is a TorchScript archive, which holds a program")
+    if any(not name.startswith(f"{top}/") for name in names):
+        raise malformed(source, "it holds entries outside the one folder that torch writes")
+
+
+def _pickle(source: Source, archive: ZipFile, top: str) -> bytes:
+    entry = archive.getinfo(f"{top}/data.pkl")
+    if entry.file_size > MAX_PICKLE_BYTES:
+        raise malformed(source, f"its pickle alone has {entry.file_size:,} bytes")
+    return archive.read(entry)
+
+
+def _check_storages(
+    source: Source, entries: Sequence[ZipInfo], top: str, storages: Sequence[Stored]
+) -> None:
+    """Each storage has exactly the bytes that the pickle declares.
+
+    torch takes the declared size for granted and would read past the end of a shorter entry.
+    """
+    sizes = {entry.filename: entry.file_size for entry in entries}
+    for stored in storages:
+        shown = printable(stored.key, 80)
+        held = sizes.get(f"{top}/data/{stored.key}")
+        if held is None:
+            raise corrupt(source, f"storage {shown} is missing")
+        if held != stored.nbytes:
+            raise malformed(
+                source, f"storage {shown} has {held:,} bytes, its pickle says {stored.nbytes:,}"
+            )
+    check_total(source, {stored.key: stored.nbytes for stored in storages})
+
+
+FORMAT = Format(matches=lambda opening: opening.startswith(_MAGIC), read=read)

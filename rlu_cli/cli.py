@@ -1,0 +1,70 @@
+"""The command line: commands, exit statuses, and the one place where errors are shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from rlu_cli import __version__
+from rlu_cli.commands.attack import attack
+from rlu_cli.commands.doctor import doctor
+from rlu_cli.commands.inspect import inspect
+from rlu_cli.commands.models import models
+from rlu_cli.commands.simulate import simulate
+from rlu_cli.errors import Exit, RluError
+
+app = typer.Typer(
+    name="rlu",
+    help="What one federated-learning update gives away: label counts from two checkpoints.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (attack, inspect, simulate, models, doctor):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rlu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """What one federated-learning update gives away: label counts from two checkpoints."""
+
+
+def main() -> None:
+    """Run a command; turn every error into a message on stderr and an exit status."""
+    try:
+        app()
+    except RluError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.DONE)
+    except Exception as error:
+        if os.environ.get("RLU_DEBUG"):
+            raise
+        _internal(error)
+
+
+def _internal(error: Exception) -> None:
+    sys.stderr.write(
+        f"error[E900]: internal error: {type(error).__name__}: {error}\n"
+        "  why:   this is a defect of rlu, not of your files\n"
+        "  next:  run again with RLU_DEBUG=1 for the traceback, and report it\n"
+    )
+    sys.exit(Exit.INTERNAL)

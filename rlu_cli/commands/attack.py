@@ -1,0 +1,302 @@
+"""`rlu attack`: one pair of checkpoints → label counts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rlu_cli.errors import Exit, UsageError, printable
+
+if TYPE_CHECKING:
+    from rlu_cli.types import Setting
+
+_FILES = "Files"
+_CLIENT = "How the client trained"
+_IMAGES = "Auxiliary images"
+_MODEL = "Model"
+_ESTIMATE = "Estimate"
+_REPORT = "Report"
+
+
+def attack(
+    global_: Annotated[
+        Path,
+        typer.Option(
+            "--global", help="Checkpoint the client started from.", rich_help_panel=_FILES
+        ),
+    ],
+    local: Annotated[
+        Path, typer.Option(help="Checkpoint the client sent back.", rich_help_panel=_FILES)
+    ],
+    aux: Annotated[
+        str,
+        typer.Option(
+            help="Labelled images: a folder per class or an .npz; none for an untrained model.",
+            rich_help_panel=_FILES,
+        ),
+    ],
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            help="True counts, to score the answer: JSON list, {class: count}, or CSV.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    epochs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M",
+            help="Local epochs: one batch each, or full passes with --samples.",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = None,
+    lr: Annotated[
+        str | None, typer.Option(metavar="ETA", help="Learning rate.", rich_help_panel=_CLIENT)
+    ] = None,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(metavar="B", help="Images in a batch.", rich_help_panel=_CLIENT),
+    ] = None,
+    samples: Annotated[
+        str | None,
+        typer.Option(
+            metavar="n",
+            help="Images the client has: an epoch is then a full pass.",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = None,
+    steps_per_epoch: Annotated[
+        str | None,
+        typer.Option(metavar="S", help="Batches in an epoch.", rich_help_panel=_CLIENT),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|train|eval",
+            help="Mode the client trained in; auto: train with BatchNorm or Dropout.",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Architecture (rlu models), pkg.mod:factory or path/model.py:Net, whose code is "
+            "then run. Left out: recognised by keys and shapes.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="K=V", help="Argument of the model; repeatable.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Output layer.", rich_help_panel=_MODEL),
+    ] = None,
+    aux_split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Split to take [test, else val, else all].",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None,
+    aux_per_class: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="At most N images a class.", rich_help_panel=_IMAGES),
+    ] = None,
+    normalize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|MEAN/STD",
+            help="Input scaling: auto, none, half, imagenet, or 0.5,0.5,0.5/0.5,0.5,0.5.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Side the images are resized to.", rich_help_panel=_IMAGES),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Stop at an unreadable image.", rich_help_panel=_IMAGES),
+    ] = False,
+    draws: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M", help="Monte-Carlo draws a class [10000].", rich_help_panel=_ESTIMATE
+        ),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            metavar="checked|printed|none",
+            help="Posterior search: moves kept only when they help, as the paper prints it, or "
+            "none [checked].",
+            rich_help_panel=_ESTIMATE,
+        ),
+    ] = None,
+    iterations: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T",
+            help="Most passes of the search [printed: 10; checked: until no move helps].",
+            rich_help_panel=_ESTIMATE,
+        ),
+    ] = None,
+    seed: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Fixes every draw [0].", rich_help_panel=_ESTIMATE),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="auto|cpu|cuda[:i]", help="Device.", rich_help_panel=_ESTIMATE),
+    ] = None,
+    max_bytes: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Largest checkpoint to open.", rich_help_panel=_FILES),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="table|json", help="Format.", rich_help_panel=_REPORT)
+    ] = "table",
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="File to write, mode 0600.", rich_help_panel=_REPORT),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace an existing output.", rich_help_panel=_REPORT),
+    ] = False,
+    redact: Annotated[
+        bool,
+        typer.Option(
+            "--redact",
+            help="Leave out class names, counts and paths; keep scores and checks.",
+            rich_help_panel=_REPORT,
+        ),
+    ] = False,
+    show_settings: Annotated[
+        bool,
+        typer.Option(
+            "--show-settings",
+            help="Show every setting with its source and stop.",
+            rich_help_panel=_REPORT,
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=_REPORT)
+    ] = False,
+) -> None:
+    """Recover how many examples of each class a client trained on.
+
+    What is not given is looked for in RLU_* variables, rlu.toml files, the run folder and the
+    checkpoints themselves; what is found nowhere is one error that lists it all.
+    """
+    flags = {
+        "truth": truth,
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "samples": samples,
+        "steps_per_epoch": steps_per_epoch,
+        "mode": mode,
+        "model": model,
+        "model_args": model_arg,
+        "layer": layer,
+        "aux_split": aux_split,
+        "aux_per_class": aux_per_class,
+        "normalize": normalize,
+        "image_size": image_size,
+        "draws": draws,
+        "search": search,
+        "iterations": iterations,
+        "seed": seed,
+        "device": device,
+        "max_bytes": max_bytes,
+        "output": output,
+    }
+    if show_settings:
+        _show_settings(flags, (global_, local))
+        return
+    _run(
+        global_, local, aux, flags, format_, strict=strict, force=force, redact=redact, quiet=quiet
+    )
+
+
+def _run(
+    global_: Path,
+    local: Path,
+    aux: str,
+    flags: Mapping[str, Any],
+    format_: str,
+    *,
+    strict: bool,
+    force: bool,
+    redact: bool,
+    quiet: bool,
+) -> None:
+    from rlu_cli.cases import build_case
+    from rlu_cli.commands.output import check_writable, write_report
+    from rlu_cli.pipeline import attack as run_attack
+    from rlu_cli.reports import FORMATS, build_report
+
+    if format_ not in FORMATS:
+        raise UsageError(
+            "E101", f"unknown format {printable(format_)!r}", hint=f"--format {'|'.join(FORMATS)}"
+        )
+    with _progress(quiet=quiet) as say:
+        say("reading checkpoints and images")
+        case = build_case(global_, local, aux, flags, strict=strict)
+        output = Path(case.value("output")) if case.value("output") else None
+        check_writable(output, force=force)
+        say("running both models and estimating")
+        finding = run_attack(case)
+    write_report(FORMATS[format_](build_report(finding, redact=redact)), output)
+    if not finding.methods[0].recovery.status.ok:
+        raise typer.Exit(Exit.UNSETTLED)
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Any]:
+    """A line on stderr that says what is going on, on a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield status.update
+
+
+def _show_settings(flags: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
+    """Every setting with its source, and then the error about what is missing, if anything is."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from rlu_cli.cases import gather_settings, open_pair, step_hints
+    from rlu_cli.settings import KINDS, require
+
+    limit = gather_settings(flags, paths, None)["max_bytes"].value
+    pair = open_pair(paths, limit)
+    settings: Mapping[str, Setting] = gather_settings(flags, paths, pair)
+    table = Table("setting", "value", "source")
+    for name, kind in KINDS.items():
+        if name in settings:
+            found = settings[name]
+            table.add_row(name, escape(printable(found.value)), escape(found.source))
+        else:
+            table.add_row(name, "–", escape(f"not given: {kind.give}"))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 240
+    console.print(table)
+    require(settings, ("lr", "epochs"), step_hints(pair))

@@ -1,0 +1,116 @@
+"""`rlu inspect`: what is in a checkpoint, or a pair of them, without running anything from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlu_cli.errors import printable
+
+if TYPE_CHECKING:
+    from rlu_cli.types import Checkpoint
+
+_BYTES = 2**34
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A checkpoint.", show_default=False)],
+    file2: Annotated[
+        Path | None,
+        typer.Argument(help="The client's checkpoint, to compare.", show_default=False),
+    ] = None,
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Output layer.")] = None,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Largest file to open.")] = _BYTES,
+) -> None:
+    """Show format, wrappers, output layer and settings of a checkpoint, and checks on a pair.
+
+    Runs no code from the files.
+    """
+    from rlu_cli.checkpoints import open_checkpoint
+
+    paths = [path for path in (file, file2) if path is not None]
+    opened = [open_checkpoint(path, max_bytes=max_bytes) for path in paths]
+    for checkpoint in opened:
+        for line in _describe(checkpoint, layer):
+            typer.echo(line)
+    if len(opened) == 2:
+        for line in _compare(opened[0], opened[1], layer):
+            typer.echo(line)
+
+
+def _describe(checkpoint: Checkpoint, layer: str | None) -> Iterator[str]:
+    from rlu_cli.checkpoints import batch_norm_counters
+
+    numbers = sum(t.numel() for t in checkpoint.state.values())
+    counters = batch_norm_counters(checkpoint.state)
+    yield printable(checkpoint.path)
+    rows = {
+        "format": checkpoint.format,
+        "sha256": checkpoint.sha256,
+        "wrappers": " → ".join(printable(w) for w in checkpoint.wrappers) or "none",
+        "prefixes": " ".join(printable(p) for p in checkpoint.prefixes) or "none",
+        "tensors": f"{len(checkpoint.state)} ({numbers:,} numbers)",
+        "widened": f"{checkpoint.narrow} to float32" if checkpoint.narrow else "no",
+        "output layer": _layer(checkpoint, layer),
+        "architecture": _architectures(checkpoint),
+        "BatchNorm steps": f"{max(counters.values()):g}" if counters else "no BatchNorm",
+    }
+    for name, fact in checkpoint.facts.items():
+        rows[printable(name)] = f"{printable(fact.value)}  ({printable(fact.source)})"
+    yield from _rows(rows)
+
+
+def _layer(checkpoint: Checkpoint, layer: str | None) -> str:
+    from rlu_cli.checkpoints import find_output_layer, read_head
+
+    name = find_output_layer(checkpoint.state, layer=layer)
+    head = read_head(checkpoint.state, name)
+    classes, width = head.weight.shape
+    bias = "with bias" if head.bias is not None else "without bias"
+    return f"{printable(name)}: {classes} classes, {width} wide, {bias}"
+
+
+def _architectures(checkpoint: Checkpoint) -> str:
+    from rlu_cli.models import recognise
+
+    found = recognise(checkpoint.state)
+    if not found:
+        return "none that rlu knows: name your own with --model"
+    return "; ".join(
+        f"{c.name} {' '.join(f'{k}={v}' for k, v in c.arguments.items())}"
+        f" (open: {', '.join(c.open) or 'nothing'})"
+        for c in found
+    )
+
+
+def _compare(before: Checkpoint, after: Checkpoint, layer: str | None) -> Iterator[str]:
+    from rlu_cli.cases import counted_steps
+    from rlu_cli.checkpoints import check_pair, find_output_layer
+    from rlu_cli.diagnostics import relative_sum
+    from rlu_cli.observe import head_update
+
+    yield "pair"
+    name = find_output_layer(before.state, layer=layer)
+    check_pair(before, after, name)
+    update = head_update((before, after), name).head
+    rows = {
+        "size of ΔW": f"{float(update.weight.norm()):.3g}",
+        "column sums of ΔW": f"{relative_sum(update.weight):.2%} of its size",
+    }
+    if update.bias is not None:
+        rows["size of Δb"] = f"{float(update.bias.norm()):.3g}"
+        rows["sum of Δb"] = f"{relative_sum(update.bias[:, None]):.2%} of its size"
+        largest = update.bias.argsort(descending=True)[:5].tolist()
+        rows["raised most"] = "classes " + ", ".join(map(str, largest))
+    steps = counted_steps((before, after))
+    rows["BatchNorm steps"] = "not told" if steps is None else str(steps)
+    yield from _rows(rows)
+
+
+def _rows(rows: dict[str, str]) -> Iterator[str]:
+    width = max(map(len, rows)) + 2
+    for label, text in rows.items():
+        yield f"  {label:<{width}}{text}"

@@ -1,0 +1,23 @@
+"""`rlu models`: the architectures that can be named, and their options."""
+
+from __future__ import annotations
+
+
+def models() -> None:
+    """List the architectures --model knows by name, with what --model-arg can say of each.
+
+    A bare state_dict is matched against them without being told. Your own model is named as
+    pkg.mod:factory or path/model.py:Net; its code runs only then.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from rlu_cli.models import ARCHITECTURES
+
+    table = Table("name", "what it is", "options, the default first", show_lines=True)
+    for row in ARCHITECTURES.values():
+        table.add_row(row.name, row.summary, "\n".join(row.usage()))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a pipe has no width of its own: never wrap
+    console.print(table)

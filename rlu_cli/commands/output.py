@@ -1,0 +1,50 @@
+"""Where a report goes: standard output, or a file that only its owner can read."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from rlu_cli.errors import InputError, UsageError, printable
+
+
+def check_writable(output: Path | None, *, force: bool) -> None:
+    """Refuse, before any work is done, an output that exists (E106) or cannot be (E201)."""
+    if output is None:
+        return
+    if output.exists() and not force:
+        raise UsageError(
+            "E106",
+            f"{printable(output)} exists",
+            hint="give another --output, or --force to replace it",
+        )
+    if output.is_dir() or not output.parent.is_dir():
+        raise InputError(
+            "E201",
+            f"cannot write {printable(output)}",
+            why="it is a folder" if output.is_dir() else "its folder does not exist",
+            hint="give a file in an existing folder with --output",
+        )
+
+
+def write_report(text: str, output: Path | None) -> None:
+    """Print the report, or write it whole or not at all, mode 0600 (it holds private data)."""
+    if output is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    handle, partial = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(partial, output)
+    except OSError as problem:
+        Path(partial).unlink(missing_ok=True)
+        raise InputError(
+            "E201",
+            f"cannot write {printable(output)}",
+            why=printable(problem),
+            hint="free some space or give another --output",
+        ) from None

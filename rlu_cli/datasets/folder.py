@@ -1,0 +1,134 @@
+"""A folder with one sub-folder of images per class, with or without split folders above them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from rlu_cli.datasets.labelled import LabelledImages, choose_split, in_content_order, resized
+from rlu_cli.errors import InputError, printable
+
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "GIF")
+SPLITS = ("train", "test", "val", "valid", "validation")
+MAX_PIXELS = 50_000_000
+MAX_FILE_BYTES = 200_000_000
+
+
+def recognises(path: Path) -> bool:
+    return path.is_dir()
+
+
+def read(path: Path, *, size: int | None = None, split: str | None = None) -> LabelledImages:
+    """Read every image of every class below `path`.
+
+    A file that is not an image of an allowed format, or has too many pixels, is skipped and named.
+    Raises InputError E220 when there is no class folder or no image, or when sizes differ and
+    `size` does not say which is wanted.
+    """
+    root, taken = _split_root(path, split)
+    names = class_order(p.name for p in _visible(root) if p.is_dir())
+    if not names:
+        raise InputError(
+            "E220",
+            f"no class folders in {printable(root)}",
+            hint="put each class's images into a sub-folder named after the class",
+        )
+    images, labels, digests, skipped = [], [], [], []
+    for label, name in enumerate(names):
+        for file in _files(root / name):
+            relative = file.relative_to(path).as_posix()
+            try:
+                data = _bytes(file)
+                images.append(resized(_pixels(data), size))
+            except (OSError, ValueError, SyntaxError, EOFError) as problem:
+                skipped.append(f"{printable(relative)}: {printable(problem)}")
+                continue
+            labels.append(label)
+            digests.append(f"{relative}\0{hashlib.sha256(data).hexdigest()}\n")
+    if not images:
+        raise InputError(
+            "E220",
+            f"no readable image in {printable(root)} ({len(skipped)} files could not be read)",
+            hint=f"allowed formats: {', '.join(FORMATS)}",
+        )
+    return in_content_order(
+        LabelledImages(
+            images=_stacked(images, root),
+            labels=np.asarray(labels, dtype=np.int64),
+            class_names=names,
+            sha256=hashlib.sha256("".join(sorted(digests)).encode()).hexdigest(),
+            split=taken,
+            skipped=tuple(skipped),
+        )
+    )
+
+
+def class_order(names: Any) -> tuple[str, ...]:
+    """Folder names as class indices: all-numeric names by number, others by character."""
+    listed = list(names)
+    if listed and all(re.fullmatch(r"\d{1,18}", name) for name in listed):
+        return tuple(sorted(listed, key=lambda name: (int(name), name)))
+    return tuple(sorted(listed))
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [p for p in folder.iterdir() if not p.name.startswith((".", "__"))]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+
+
+def _split_root(path: Path, split: str | None) -> tuple[Path, str | None]:
+    """The folder that holds the class folders, and the split it stands for."""
+    folders = tuple(sorted(p.name for p in _visible(path) if p.is_dir()))
+    splits = folders if folders and set(folders) <= set(SPLITS) else ()
+    chosen = choose_split(splits, split, str(path))
+    if splits and chosen is None:
+        chosen = next((s for s in ("valid", "validation", "train") if s in splits), None)
+    return (path / chosen, chosen) if chosen else (path, None)
+
+
+def _bytes(file: Path) -> bytes:
+    if file.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"over {MAX_FILE_BYTES:,} bytes")
+    return file.read_bytes()
+
+
+def _pixels(data: bytes) -> NDArray[np.uint8]:
+    """Decode to (H, W, C) uint8: C = 1 for greyscale, else 3."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"over {MAX_PIXELS:,} pixels")
+                grey = image.mode in ("1", "L", "I;16", "I", "LA")
+                pixels = np.asarray(image.convert("L" if grey else "RGB"))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+            raise ValueError(f"over {MAX_PIXELS:,} pixels") from problem
+        except UnidentifiedImageError as problem:
+            raise ValueError("not an image of an allowed format") from problem
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _stacked(images: list[NDArray[np.uint8]], root: Path) -> NDArray[np.uint8]:
+    """All images in one array, greyscale ones repeated where the others have colour."""
+    channels = max(image.shape[2] for image in images)
+    shapes = sorted({image.shape[:2] for image in images})
+    if len(shapes) > 1:
+        listed = ", ".join(f"{w}×{h}" for h, w in shapes[:4])
+        raise InputError(
+            "E220",
+            f"images in {printable(root)} differ in size ({listed}{' …' * (len(shapes) > 4)})",
+            hint="say what the model takes: --image-size N",
+        )
+    return np.stack([np.repeat(i, channels // i.shape[2], axis=2) for i in images])

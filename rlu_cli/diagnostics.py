@@ -1,0 +1,195 @@
+"""Figures that need no truth, and a sentence for each that is off.
+
+What each one proves and does not is in `docs/diagnostics.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlu_cli.auxiliary import is_noise
+from rlu_cli.cases import Case, counted_steps
+from rlu_cli.checkpoints import read_head
+from rlu_cli.matching import embedding_fit
+from rlu_cli.types import Evidence, Outputs, Recovery
+
+_SUM_TOLERANCE = 1e-3
+_RESIDUAL = 0.1
+_CONDITION = 100.0
+_COSINE = 0.9
+_NORM_RATIO = 1.25
+_ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, None: 2.0**-24}
+
+
+@dataclass(frozen=True)
+class Warning_:
+    """One thing the user should know, with a code that stays."""
+
+    code: str
+    text: str
+
+
+def update_figures(case: Case, evidence: Evidence) -> dict[str, Any]:
+    """Figures of the update itself, before any estimate."""
+    update = evidence.update
+    assert update.bias is not None
+    cosine, ratio = embedding_fit(update, evidence.before, evidence.after)
+    steps = counted_steps(case.pair)
+    return {
+        "bias_sum": relative_sum(update.bias[:, None]) if evidence.biased else None,
+        "weight_column_sum": relative_sum(update.weight),
+        "rounding": rounding_share(case),
+        "embedding_cosine": cosine,
+        "embedding_norm_ratio": ratio,
+        "accuracy_before": _accuracy(case, evidence.before),
+        "accuracy_after": _accuracy(case, evidence.after),
+        "batchnorm_steps": steps,
+    }
+
+
+def relative_sum(update: Tensor) -> float:
+    """|Σ over classes| as a share of Σ| |, for all columns together."""
+    return float(update.sum(0).abs().sum() / update.abs().sum())
+
+
+def rounding_share(case: Case) -> float:
+    """How large the files' rounding is beside the update of the output layer."""
+    narrow = next((c.narrow for c in case.pair if c.narrow), None)
+    before, after = (read_head(c.state, case.layer).weight for c in case.pair)
+    step = (after.abs() + before.abs()) * _ROUNDING[narrow]
+    return float(step.sum() / (after - before).abs().sum())
+
+
+def _accuracy(case: Case, outputs: Outputs) -> float | None:
+    if is_noise(case.auxiliary):
+        return None
+    return float((outputs.logits.argmax(1) == outputs.labels).double().mean())
+
+
+def update_warnings(case: Case, figures: Mapping[str, Any]) -> list[Warning_]:
+    """A sentence for every figure of the update that is off."""
+    tolerance = _SUM_TOLERANCE + 4 * figures["rounding"]
+    sums = {
+        "bias updates": figures["bias_sum"],
+        "columns of the weight update": figures["weight_column_sum"],
+    }
+    found = [
+        Warning_(
+            "W301",
+            f"the {name} do not sum to zero over the classes ({value:.1%} of their size): weight "
+            "decay, noise, sparsification, clipping by value, Adam or a loss that is no softmax "
+            "was at work, and the counts may be off",
+        )
+        for name, value in sums.items()
+        if value is not None and value > tolerance
+    ]
+    if figures["rounding"] > 0.05:
+        found.append(
+            Warning_(
+                "W302",
+                f"rounding in the files is {figures['rounding']:.0%} of the update: save "
+                "checkpoints in float32 for exact counts",
+            )
+        )
+    return found + _embedding_warnings(case, figures) + _step_warnings(case, figures)
+
+
+def _embedding_warnings(case: Case, figures: Mapping[str, Any]) -> list[Warning_]:
+    cosine, ratio = figures["embedding_cosine"], figures["embedding_norm_ratio"]
+    off = cosine < _COSINE or not 1 / _NORM_RATIO < ratio < _NORM_RATIO
+    if is_noise(case.auxiliary) or not off:
+        return []
+    return [
+        Warning_(
+            "W303",
+            f"the embedding that the update implies fits the auxiliary images' poorly (cosine "
+            f"{cosine:.2f}, norm ratio {ratio:.2f}): the activation, the input scaling or the "
+            "images may not be the client's, or the model is trained and the client's classes "
+            "few",
+        )
+    ]
+
+
+def _step_warnings(case: Case, figures: Mapping[str, Any]) -> list[Warning_]:
+    counted = figures["batchnorm_steps"]
+    if counted is None or counted == case.plan.steps:
+        return []
+    if counted == 0:
+        text = (
+            "BatchNorm counters did not move: the client trained with frozen statistics (then "
+            "--mode eval), or the counters were reset or kept at home"
+        )
+    else:
+        text = (
+            f"BatchNorm counters show {counted} steps, the settings {case.plan.steps}: "
+            f"if the counters are right, give --epochs {counted} (or --samples for full passes)"
+        )
+    return [Warning_("W304", text)]
+
+
+def estimate_warnings(recovery: Recovery, wanted_draws: int) -> list[Warning_]:
+    """A sentence for every figure of the estimate that is off."""
+    figures = recovery.diagnostics
+    found = []
+    if not recovery.status.ok:
+        found.append(Warning_("W310", recovery.status.value))
+    if figures.get("residual", 0.0) > _RESIDUAL:
+        found.append(
+            Warning_(
+                "W311",
+                f"the best shares leave {figures['residual']:.0%} of the bias update unexplained: "
+                "the learning rate may be larger than given, or the update is not plain training "
+                "(a rate given too large leaves no such trace)",
+            )
+        )
+    if figures.get("condition", 0.0) > _CONDITION:
+        found.append(
+            Warning_(
+                "W312",
+                f"the model is well trained (condition {figures['condition']:.0f}): small errors "
+                "in its confidence become large errors in the counts",
+            )
+        )
+    if figures.get("draws", wanted_draws) < wanted_draws:
+        found.append(
+            Warning_(
+                "W313", f"{figures['draws']:,} draws instead of {wanted_draws:,}, to bound work"
+            )
+        )
+    return found
+
+
+def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
+    """What the answer takes for granted, the meaning of an epoch first."""
+    lines = [case.plan.assumed] if case.plan.assumed else []
+    if case.plan.batch_sizes is None:
+        lines.append("no batch size: shares only; give --batch-size for counts")
+        if training:
+            lines.append(f"training-mode passes in batches of {batch}, since |B| is not known")
+    names = case.auxiliary.class_names
+    lines.append(f"class order: {_shortened(names)}")
+    return lines + list(case.auxiliary.notes)
+
+
+def _shortened(names: Sequence[str], limit: int = 12) -> str:
+    from rlu_cli.errors import printable
+
+    shown = [f"{n} {printable(name, 40)}" for n, name in enumerate(names[:limit])]
+    return ", ".join(shown) + (
+        f", … {len(names) - 1} {printable(names[-1], 40)}" * (len(names) > limit)
+    )
+
+
+def is_plainly_trained(outputs: Outputs) -> bool:
+    """Whether logits on noise are far from the near-uniform ones of an untrained model.
+
+    Below 85 % of the greatest possible entropy, the mean softmax of single images is a decision.
+    """
+    probability = torch.softmax(outputs.logits.double(), 1)
+    entropy = -(probability * probability.clamp_min(1e-300).log()).sum(1).mean()
+    return float(entropy) < 0.85 * float(torch.tensor(float(probability.shape[1])).log())

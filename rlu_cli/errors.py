@@ -1,0 +1,87 @@
+"""Every way a command can end, in one place: exit statuses and the errors behind them.
+
+An error says what is wrong, where, why, and what to do next, under a code that stays the same from
+version to version (`docs/errors.md` lists them). E1xx is usage, E2xx an input, E4xx a solver.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Exit(IntEnum):
+    """Exit statuses of every command."""
+
+    DONE = 0
+    GATE = 1
+    USAGE = 2
+    INPUT = 3
+    UNSETTLED = 4
+    EMPTY = 5
+    INTERNAL = 70
+    INTERRUPTED = 130
+
+
+def printable(text: object, limit: int = 200) -> str:
+    """`text` with control and formatting characters escaped and its length capped.
+
+    Names that come from a file under inspection pass through here before they reach a terminal,
+    a log or a report: no escape sequence, bidirectional override or line break gets through.
+    """
+    shown = "".join(
+        c if unicodedata.category(c) not in _UNSAFE else c.encode("unicode_escape").decode()
+        for c in str(text)
+    )
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+class RluError(Exception):
+    """Something the user must know and can act on; never shown with a traceback.
+
+    code     stable identifier, such as "E203"
+    message  what is wrong, naming the file or the option
+    hint     what to do next
+    why      the cause, where the message does not already give it
+    facts    further labelled lines, such as ("needs", "a.B, c.D")
+    """
+
+    exit_status: ClassVar[Exit] = Exit.INTERNAL
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        hint: str,
+        why: str = "",
+        facts: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.why = why
+        self.facts = tuple(facts)
+
+    def __str__(self) -> str:
+        rows = [*self.facts, ("why", self.why), ("next", self.hint)]
+        lines = [f"  {label + ':':<7}{text}" for label, text in rows if text]
+        return "\n".join([f"error[{self.code}]: {self.message}", *lines])
+
+
+class UsageError(RluError):
+    """The command line or a setting is wrong or incomplete (E1xx)."""
+
+    exit_status = Exit.USAGE
+
+
+class InputError(RluError):
+    """A file is missing, unreadable, refused, or does not fit (E2xx)."""
+
+    exit_status = Exit.INPUT

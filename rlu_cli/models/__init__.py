@@ -1,0 +1,24 @@
+"""Architectures known by name, one file each, and how a user's own model is named."""
+
+from __future__ import annotations
+
+from rlu_cli.models.activations import ACTIVATIONS
+from rlu_cli.models.architecture import Architecture
+from rlu_cli.models.fit import load_weights
+from rlu_cli.models.inputs import input_shape
+from rlu_cli.models.reference import build_model, parse_argument
+from rlu_cli.models.table import ARCHITECTURES, Candidate, recognise
+from rlu_cli.models.user_code import runs_code
+
+__all__ = [
+    "ACTIVATIONS",
+    "ARCHITECTURES",
+    "Architecture",
+    "Candidate",
+    "build_model",
+    "input_shape",
+    "load_weights",
+    "parse_argument",
+    "recognise",
+    "runs_code",
+]

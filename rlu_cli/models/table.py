@@ -1,0 +1,43 @@
+"""The architectures known by name, and which of them a bare state is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from rlu_cli.models.architecture import Architecture
+from rlu_cli.models.cnn import CNN
+from rlu_cli.models.lenet import LENET5
+from rlu_cli.models.resnet import RESNET18, RESNET32, RESNET50
+from rlu_cli.models.vgg import VGG16
+
+ARCHITECTURES: dict[str, Architecture] = {
+    row.name: row for row in (LENET5, CNN, VGG16, RESNET18, RESNET32, RESNET50)
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture that has exactly the keys and shapes of a state.
+
+    arguments  what keys and shapes tell
+    open       what they cannot, each with the values to try, the default first
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    open: dict[str, tuple[Any, ...]]
+
+
+def recognise(state: Mapping[str, Tensor]) -> list[Candidate]:
+    """Every known architecture that fits `state` key for key and shape for shape."""
+    found = []
+    for name, architecture in ARCHITECTURES.items():
+        told = architecture.read(state)
+        if told is not None:
+            untold = {k: v for k, v in architecture.options.items() if k not in told}
+            found.append(Candidate(name, told, untold))
+    return found

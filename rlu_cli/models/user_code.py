@@ -1,0 +1,179 @@
+"""A model from the user's own code: `pkg.mod:factory` or `path/model.py:Net`.
+
+Code runs here and nowhere else in the family, and only what the user named. What it prints goes to
+stderr, since stdout is the report.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from rlu_cli.errors import InputError, RluError, UsageError, printable
+
+RESERVED = ("torchvision", "timm", "hf")
+OWN = "your own: --model pkg.mod:factory or --model path/model.py:Net"
+
+
+def runs_code(reference: str) -> bool:
+    """Whether building `reference` runs code that is not this tool's."""
+    source, colon, _ = reference.partition(":")
+    return bool(colon) and source not in RESERVED
+
+
+def build_from_code(
+    reference: str, arguments: Mapping[str, Any], classes: int | None = None
+) -> nn.Module:
+    """Call the class or function that `reference` names; whatever goes wrong in it is E216.
+
+    `num_classes=classes` is added where the signature has a parameter of that name and nobody
+    gave it.
+    """
+    target, _, attribute = reference.rpartition(":")
+    is_file = target.endswith(".py")
+    if not attribute.isidentifier() or not (is_file or _is_dotted_name(target)):
+        raise UsageError("E101", f'"{printable(reference)}" names no class or function', hint=OWN)
+    folder = Path(target).resolve().parent if is_file else Path.cwd()
+    with _running(reference, folder):
+        module = _open_file(Path(target)) if is_file else _import(target, folder)
+        factory = _attribute(module, attribute)
+        model = factory(**_with_classes(factory, arguments, classes))
+    if not isinstance(model, nn.Module):
+        raise _failed(
+            f"{printable(reference)} gave a {printable(type(model).__name__)}, "
+            "not a torch.nn.Module",
+            hint="name a class derived from torch.nn.Module, or a function that returns one",
+        )
+    return model
+
+
+@contextmanager
+def _running(reference: str, folder: Path) -> Iterator[None]:
+    """Let the user's code find its neighbours, and turn its failures into one sentence."""
+    entry = str(folder)
+    # Last, so that no file lying in the folder takes the place of an installed module.
+    added = entry not in sys.path
+    if added:
+        sys.path.append(entry)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except RluError:
+        raise
+    except (Exception, SystemExit) as failure:
+        place = _place(failure)
+        raise _failed(
+            f"{printable(reference)} failed",
+            why=printable(f"{type(failure).__name__}: {failure}"),
+            facts=[("at", printable(place))] if place else [],
+            hint="correct the code, or give what it needs with --model-arg name=value",
+        ) from failure
+    finally:
+        if added and entry in sys.path:
+            sys.path.remove(entry)
+
+
+def _open_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        neighbours = [p.name for p in path.parent.glob("*.py")]
+        raise _missing(f"there is no file {printable(path)}", path.name, neighbours)
+    spec = importlib.util.spec_from_file_location(f"named_by_user_{path.stem}", path.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up the module of a class
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(spec.name, None)
+        raise
+    return module
+
+
+def _import(name: str, folder: Path) -> ModuleType:
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as failure:
+        absent = failure.name or ""
+        if not f"{name}.".startswith(f"{absent}."):
+            raise
+        package, _, last = absent.rpartition(".")
+        places = getattr(sys.modules.get(package), "__path__", [str(folder)])
+        modules = [m.name for m in pkgutil.iter_modules(places)]
+        raise _missing(f"there is no module {printable(absent)}", last, modules) from failure
+
+
+def _attribute(module: ModuleType, name: str) -> Any:
+    if not hasattr(module, name):
+        callables = [n for n, value in vars(module).items() if callable(value)]
+        where = printable(module.__file__ or module.__name__)
+        raise _missing(f"there is no {printable(name)} in {where}", name, callables)
+    factory = getattr(module, name)
+    if not callable(factory) or isinstance(factory, nn.Module):
+        raise _failed(
+            f"{printable(name)} is a {printable(type(factory).__name__)}, "
+            "neither a class nor a function",
+            hint="name the class, or the function that builds the model",
+        )
+    return factory
+
+
+def _with_classes(
+    factory: Any, arguments: Mapping[str, Any], classes: int | None
+) -> dict[str, Any]:
+    given = dict(arguments)
+    if classes is None or "num_classes" in given:
+        return given
+    try:
+        parameter = inspect.signature(factory).parameters.get("num_classes")
+    except (ValueError, TypeError):  # compiled code has no signature to read
+        return given
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    if parameter is not None and parameter.kind in by_name:
+        given["num_classes"] = classes
+    return given
+
+
+def _place(failure: BaseException) -> str:
+    """`file:line` of the innermost frame that is neither this tool's nor a library's."""
+    if isinstance(failure, SyntaxError) and failure.filename:
+        return f"{failure.filename}:{failure.lineno}"
+    libraries = tuple({sysconfig.get_path(k) for k in ("stdlib", "purelib", "platlib")})
+    frames = [
+        frame
+        for frame in traceback.extract_tb(failure.__traceback__)
+        if frame.filename != __file__ and not frame.filename.startswith("<")
+    ]
+    users = [f for f in frames if not f.filename.startswith(libraries)]
+    innermost = (users or frames)[-1:]
+    return "".join(f"{frame.filename}:{frame.lineno}" for frame in innermost)
+
+
+def _is_dotted_name(target: str) -> bool:
+    return all(part.isidentifier() for part in target.split("."))
+
+
+def _missing(message: str, name: str, others: Iterable[str]) -> InputError:
+    near = get_close_matches(name, others)
+    guess = f"did you mean {printable(' or '.join(near))}? " if near else ""
+    return _failed(message, hint=guess + OWN)
+
+
+def _failed(
+    message: str, *, hint: str, why: str = "", facts: list[tuple[str, str]] | None = None
+) -> InputError:
+    return InputError("E216", message, hint=hint, why=why, facts=facts or [])

@@ -1,0 +1,1 @@
+"""Pure numerics: tensors in, tensors out; device and dtype follow the inputs."""

@@ -1,0 +1,75 @@
+"""Label shares from one averaged bias update: least squares on the simplex (Eq. 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from rlu_cli.types import Status
+
+_SUM_ROW = 1e3  # weight of Σz = 1 against the largest entry of A
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Solution z of the constrained least squares.
+
+    shares     (N,) float64, ≥ 0, summing to 1
+    residual   ‖A z - u‖ / ‖u‖
+    condition  ratio of the largest to the smallest singular value of A among changes of z that
+               keep Σz = 1: how far an error of u can be blown up
+    """
+
+    shares: Tensor
+    residual: float
+    condition: float
+    status: Status
+
+
+def coefficients(confidence: Tensor) -> Tensor:
+    """A = I - Sᵀ, (N, N): u = A z exactly, by Eq. 9 with the diagonal kept.
+
+    confidence  (N, N)  S[n, j]: mean softmax of class j on samples of true class n
+
+    Paper note: Eq. 10 and Algorithm 1 print the transpose, a_{n,j} = -S_{n,j}. Eq. 9 needs I - Sᵀ;
+    the two agree only while S is symmetric, as on an untrained model.
+    """
+    return torch.eye(len(confidence), dtype=confidence.dtype) - confidence.T
+
+
+def label_shares(confidence: Tensor, signal: Tensor) -> Shares:
+    """Label shares that best explain one averaged bias update: min ‖A z - u‖, z ≥ 0, Σz = 1.
+
+    confidence  (N, N)  S[n, j]
+    signal      (N,)    u: the bias update per step with the scheme's drift and ρ removed
+
+    The columns of A sum to 0, so that A alone has rank N - 1: the sum is one more row, heavy enough
+    to hold. A solver that gives up is a status, and the shares are then uniform.
+    """
+    matrix = coefficients(confidence.double().cpu()).numpy()
+    target = signal.double().cpu().numpy()
+    weight = _SUM_ROW * np.abs(matrix).max()
+    rows = np.vstack([matrix, np.full((1, matrix.shape[1]), weight)])
+    try:
+        solution, _ = nnls(rows, np.append(target, weight))
+        status = Status.SOLVED
+    except (RuntimeError, ValueError, np.linalg.LinAlgError):
+        solution, status = np.ones(len(target)), Status.UNSOLVED
+    solution = solution / solution.sum()
+    size = float(np.linalg.norm(target))
+    miss = float(np.linalg.norm(matrix @ solution - target))
+    residual = miss / size if size else float("inf")
+    return Shares(torch.from_numpy(solution), residual, _condition(matrix), status)
+
+
+def _condition(matrix: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> float:
+    """Condition of A on the plane Σz = 0."""
+    size = len(matrix)
+    plane = np.eye(size) - 1.0 / size
+    singular = np.linalg.svd(matrix @ plane, compute_uv=False)
+    smallest = float(singular[size - 2]) if size > 1 else 0.0
+    return float(singular[0]) / smallest if smallest > 0 else float("inf")

@@ -1,0 +1,248 @@
+"""Two checkpoints and labelled images → Evidence: both models are run, the heads are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rlu_cli.auxiliary import is_noise
+from rlu_cli.checkpoints import read_head
+from rlu_cli.errors import InputError, UsageError, printable
+from rlu_cli.models import load_weights
+from rlu_cli.normalisation import Normalisation
+from rlu_cli.types import Auxiliary, Checkpoint, Head, Outputs
+
+_EVAL_BATCH = 250
+DEFAULT_BATCH = 64  # of training-mode passes when nobody told |B|
+
+
+@dataclass(frozen=True)
+class View:
+    """How a model is shown the images.
+
+    layer      name of the output layer
+    normalise  input scaling
+    training   training mode: batch statistics and dropout, as the client saw them
+    batch      |B|, images per training-mode pass
+    seed       of the order of images and of dropout
+    """
+
+    layer: str
+    normalise: Normalisation
+    training: bool
+    batch: int
+    device: torch.device
+    seed: int
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` (CUDA when there is one), `cpu`, `cuda` or `cuda:i`.
+
+    Raises UsageError E103 when the one asked for is not there, E101 when it is none of these.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return torch.device("cuda" if available else "cpu")
+    kind, _, index = wanted.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise UsageError(
+            "E101",
+            f"unknown device {printable(wanted)!r}",
+            hint="--device auto|cpu|cuda|cuda:INDEX",
+        )
+    if kind == "cuda" and int(index or 0) >= available:
+        raise UsageError(
+            "E103",
+            f"no device {wanted}: PyTorch {torch.__version__} sees {available} CUDA devices",
+            hint="use --device cpu, or install a CUDA build of PyTorch (`rlu doctor` shows both)",
+        )
+    return torch.device(wanted)
+
+
+def trains_differently(model: nn.Module) -> bool:
+    """Whether training mode changes what the model computes: batch statistics or dropout."""
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    return any(isinstance(module, kinds) for module in model.modules())
+
+
+def view_pair(
+    model: nn.Module, pair: Sequence[Checkpoint], auxiliary: Auxiliary, view: View
+) -> tuple[Outputs, Outputs]:
+    """What the model makes of the images before and after the round, seen in the same way."""
+    before, after = (
+        outputs(model, checkpoint.state, auxiliary, view, checkpoint.path) for checkpoint in pair
+    )
+    return before, after
+
+
+def outputs(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    auxiliary: Auxiliary,
+    view: View,
+    path: Path,
+) -> Outputs:
+    """Embeddings and logits of every image, read at the output layer by a hook.
+
+    In training mode the images go through in batches of |B|, in one seeded order that mixes the
+    classes; the last batch is filled up from the start of the order and the surplus dropped.
+    `state` is copied into the model, so its own buffers stay as they were.
+
+    Raises InputError E215 when the model cannot run on the images, E207 when its logits are not
+    finite.
+    """
+    load_weights(model, state, path=path)
+    model.to(view.device).train(view.training)
+    count = len(auxiliary.images)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(view.seed))
+    embeddings, logits = _run(model, auxiliary.images, order, view)
+    if not torch.isfinite(logits).all():
+        raise InputError(
+            "E207",
+            f"the model in {printable(path)} gives logits that are not finite",
+            hint="its training diverged, or the architecture or scaling is not the one it had",
+        )
+    labels = auxiliary.labels[order].to(view.device)
+    seen = Outputs(embeddings[:count], logits[:count], labels)
+    return _for_every_class(seen, auxiliary.classes) if is_noise(auxiliary) else seen
+
+
+def _run(model: nn.Module, images: Tensor, order: Tensor, view: View) -> tuple[Tensor, Tensor]:
+    """Embeddings (≥ A, L) and logits (≥ A, N) in `order`, surplus rows last."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append((inputs[0].detach().flatten(1), output.detach().flatten(1)))
+
+    hook = _output_layer(model, view.layer).register_forward_hook(keep)
+    rows: list[tuple[Tensor, Tensor]] = []
+    try:
+        with torch.inference_mode(), _seeded_dropout(model, view):
+            for batch in _batches(order, view):
+                seen.clear()
+                model(view.normalise(images[batch].to(view.device)))
+                rows.append(_last(seen, view.layer, len(batch)))
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as problem:
+        raise _cannot_run(images, problem) from problem
+    finally:
+        hook.remove()
+    embeddings, logits = zip(*rows, strict=True)
+    return torch.cat(embeddings).float(), torch.cat(logits).float()
+
+
+def _output_layer(model: nn.Module, layer: str) -> nn.Module:
+    try:
+        return model.get_submodule(layer)
+    except AttributeError:
+        raise InputError(
+            "E215",
+            f"the model has no module {printable(layer)!r}, where the file has its output layer",
+            hint="name another output layer with --layer, or another --model",
+        ) from None
+
+
+def _last(seen: list[tuple[Tensor, Tensor]], layer: str, rows: int) -> tuple[Tensor, Tensor]:
+    if not seen or len(seen[-1][1]) != rows:
+        raise ValueError(f"its output layer {printable(layer)} did not see one row per image")
+    return seen[-1]
+
+
+def _cannot_run(images: Tensor, problem: Exception) -> InputError:
+    if isinstance(problem, torch.cuda.OutOfMemoryError):
+        return InputError(
+            "E215",
+            "the device ran out of memory on the auxiliary images",
+            hint="use --device cpu, or fewer images with --aux-per-class N",
+        )
+    shape = "×".join(str(n) for n in images.shape[1:])
+    return InputError(
+        "E215",
+        f"the model cannot run on images of {shape} (channels × height × width)",
+        why=printable(problem, 300),
+        hint="give the size it was trained on with --image-size N, or another --model",
+    )
+
+
+def _batches(order: Tensor, view: View) -> tuple[Tensor, ...]:
+    """Positions per pass: whole batches of |B| in training mode, else plain chunks."""
+    if not view.training:
+        return torch.split(order, _EVAL_BATCH)
+    missing = -len(order) % view.batch
+    filled = torch.cat([order, order.repeat(missing // len(order) + 1)[:missing]])
+    return torch.split(filled, view.batch)
+
+
+_CHANNEL_DROPOUT = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
+
+@contextmanager
+def _seeded_dropout(model: nn.Module, view: View) -> Iterator[None]:
+    """Draw dropout masks on the CPU from the seed, so that every device and both models agree."""
+    generator = torch.Generator().manual_seed(view.seed)
+
+    def drop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        rate = float(module.p)  # type: ignore[arg-type]
+        shape = list(output.shape)
+        if isinstance(module, _CHANNEL_DROPOUT):
+            shape[2:] = [1] * (output.dim() - 2)
+        kept = torch.rand(shape, generator=generator).ge(rate).to(output)
+        return output * kept / (1 - rate) if rate < 1 else output * 0
+
+    plain = [
+        module
+        for module in model.modules()
+        if view.training and isinstance(module, (nn.Dropout, *_CHANNEL_DROPOUT))
+    ]
+    hooks = [module.eval().register_forward_hook(drop) for module in plain]
+    devices = [view.device] if view.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(view.seed)
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _for_every_class(seen: Outputs, classes: int) -> Outputs:
+    """Noise has no class: its logits stand for each of them in turn."""
+    rows = len(seen.logits)
+    labels = torch.arange(classes, device=seen.logits.device).repeat_interleave(rows)
+    return Outputs(seen.embeddings, seen.logits.repeat(classes, 1), labels)
+
+
+@dataclass(frozen=True)
+class HeadUpdate:
+    """ΔW and Δb of the output layer; Δb derived from ΔW where the layer has no bias."""
+
+    head: Head
+    biased: bool
+
+
+def head_update(pair: Sequence[Checkpoint], layer: str) -> HeadUpdate:
+    """θ_client - θ_global of the output layer, in float64 where the files are."""
+    before, after = (read_head(checkpoint.state, layer) for checkpoint in pair)
+    update = after - before
+    return HeadUpdate(update, update.bias is not None)
+
+
+def with_bias(update: HeadUpdate, before: Outputs, after: Outputs) -> Head:
+    """The update with a bias: a layer without one is read as if its mean input were known.
+
+    ΔW_j = -η Σ ∇_j e ≈ Δb_j ē, so that Δb_j = ΔW_j · ē / ‖ē‖², ē the mean auxiliary embedding
+    over both ends of the round.
+    """
+    if update.biased:
+        return update.head
+    mean = mean_embedding(before, after).to(update.head.weight)
+    return replace(update.head, bias=update.head.weight @ mean / (mean @ mean))
+
+
+def mean_embedding(before: Outputs, after: Outputs) -> Tensor:
+    """Mean embedding (L,) of the auxiliary images over both ends of the round, on the CPU."""
+    return ((before.embeddings.mean(0) + after.embeddings.mean(0)) / 2).cpu()

@@ -1,0 +1,166 @@
+"""One case → one finding: observe, attack, score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlu_cli.attacks import ATTACKS
+from rlu_cli.auxiliary import is_noise
+from rlu_cli.cases import Case
+from rlu_cli.diagnostics import (
+    Warning_,
+    assumptions,
+    estimate_warnings,
+    is_plainly_trained,
+    update_figures,
+    update_warnings,
+)
+from rlu_cli.errors import InputError
+from rlu_cli.matching import Reading, choose
+from rlu_cli.normalisation import AUTO, PRESETS, parse_normalisation
+from rlu_cli.observe import (
+    DEFAULT_BATCH,
+    View,
+    choose_device,
+    head_update,
+    trains_differently,
+    view_pair,
+    with_bias,
+)
+from rlu_cli.schemes.recursion import Recursion, step_weights
+from rlu_cli.scoring import Score, score, uniform_floor
+from rlu_cli.types import Evidence, Recovery, Setting
+
+METHODS = ("rlu",)
+
+
+@dataclass(frozen=True)
+class MethodFinding:
+    """What one method found."""
+
+    method: str
+    recovery: Recovery
+    score: Score | None
+    warnings: tuple[Warning_, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one case.
+
+    settings     as resolved, with what was inferred from the files
+    readings     the ways to read the files that were measured, the one taken first
+    diagnostics  figures of the update
+    """
+
+    case: Case
+    settings: Mapping[str, Setting]
+    device: torch.device
+    readings: tuple[Reading, ...]
+    evidence_width: int
+    biased: bool
+    diagnostics: Mapping[str, Any]
+    assumptions: tuple[str, ...]
+    warnings: tuple[Warning_, ...]
+    methods: tuple[MethodFinding, ...]
+    floor: Score | None
+
+
+def attack(case: Case, methods: tuple[str, ...] = METHODS) -> Finding:
+    """Recover the label counts of one client by each of `methods`."""
+    device = choose_device(case.value("device"))
+    batch = case.value("batch_size") or DEFAULT_BATCH
+    update = head_update(case.pair, case.layer)
+    first = case.readings[0].build(case.pair[0], case.auxiliary.classes)
+    training = _training_mode(case, first)
+    view = View(
+        layer=case.layer,
+        normalise=PRESETS["none"],
+        training=training,
+        batch=batch,
+        device=device,
+        seed=case.value("seed"),
+    )
+    ranked = choose(case.readings, case.pair, update, case.auxiliary, view)
+    taken = ranked[0]
+    model = first if taken.model == case.readings[0].model and len(ranked) == 1 else None
+    model = model or taken.build(case.pair[0], case.auxiliary.classes)
+    view = replace(view, normalise=parse_normalisation(taken.normalise))
+    evidence = _evidence(case, model, update, view)
+    figures = update_figures(case, evidence)
+    notes = assumptions(case, batch, training=training)
+    return Finding(
+        case=case,
+        settings=_with_inferred(case, taken, training=training),
+        device=device,
+        readings=tuple(ranked),
+        evidence_width=evidence.update.weight.shape[1],
+        biased=evidence.biased,
+        diagnostics=figures,
+        assumptions=tuple(notes),
+        warnings=tuple(update_warnings(case, figures)),
+        methods=tuple(_run(name, case, evidence) for name in methods),
+        floor=None if case.truth is None else uniform_floor(case.truth),
+    )
+
+
+def _training_mode(case: Case, model: nn.Module) -> bool:
+    mode = case.value("mode")
+    return trains_differently(model) if mode == "auto" else bool(mode == "train")
+
+
+def _evidence(case: Case, model: nn.Module, update: Any, view: View) -> Evidence:
+    before, after = view_pair(model, case.pair, case.auxiliary, view)
+    if is_noise(case.auxiliary) and is_plainly_trained(before):
+        raise InputError(
+            "E225",
+            "the global model is trained: noise images cannot stand in for auxiliary ones",
+            why="its confidence depends on the class of the image",
+            hint="give labelled images with --aux DIR, five a class are enough to start",
+        )
+    rate = case.value("lr")
+    return Evidence(
+        update=with_bias(update, before, after),
+        weights=step_weights(Recursion(lr=(rate,) * case.plan.steps)),
+        drift=None,
+        batch_sizes=case.plan.batch_sizes,
+        lr=rate,
+        before=before,
+        after=after,
+        biased=update.biased,
+    )
+
+
+def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
+    method = ATTACKS[name](
+        draws=case.value("draws"),
+        iterations=case.value("iterations"),
+        search=case.value("search"),
+        seed=case.value("seed"),
+    )
+    recovery = method(evidence)
+    scored = None
+    if case.truth is not None and recovery.counts is not None:
+        scored = score(recovery.counts, case.truth)
+    warnings = tuple(estimate_warnings(recovery, case.value("draws")))
+    return MethodFinding(name, recovery, scored, warnings)
+
+
+def _with_inferred(case: Case, taken: Reading, *, training: bool) -> dict[str, Setting]:
+    """The settings, completed by what was read from keys, shapes and the embedding check."""
+    settings = dict(case.settings)
+    settings.setdefault("model", Setting(taken.model, "keys and shapes"))
+    given = case.value("model_args") or {}
+    if dict(taken.arguments) != given:
+        source = "embedding check" if len(case.readings) > 1 else "default"
+        settings["model_args"] = Setting(dict(taken.arguments), source)
+    if settings["normalize"].value == AUTO:
+        settings["normalize"] = Setting(taken.normalise, "embedding check")
+    if settings["mode"].value == "auto":
+        settings["mode"] = Setting("train" if training else "eval", "the model's layers")
+    return settings

@@ -1,0 +1,16 @@
+"""Reports: one format, one file; each renders the same `Report` value to text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rlu_cli.reports import json_text, table
+from rlu_cli.reports.build import build_report
+from rlu_cli.reports.schema import Report
+
+FORMATS: dict[str, Callable[[Report], str]] = {
+    "table": table.render,
+    "json": json_text.render,
+}
+
+__all__ = ["FORMATS", "Report", "build_report"]

@@ -1,0 +1,174 @@
+"""Finding → Report."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy
+import scipy
+import torch
+
+from rlu_cli import __version__
+from rlu_cli.auxiliary import is_noise
+from rlu_cli.diagnostics import Warning_
+from rlu_cli.errors import printable
+from rlu_cli.hashing import file_sha256
+from rlu_cli.pipeline import Finding, MethodFinding
+from rlu_cli.reports.schema import (
+    ClassCount,
+    Input,
+    MethodResult,
+    Metrics,
+    Notice,
+    OutputLayer,
+    Reading,
+    Report,
+    Result,
+    SettingValue,
+)
+from rlu_cli.scoring import Score
+
+_PRIVATE = ("classes", "truth", "output")
+
+
+def build_report(finding: Finding, *, redact: bool = False) -> Report:
+    """The finding as data; redacted, it keeps scores and figures and tells nothing of the client.
+
+    redact  leave out class names, counts, shares and paths
+    """
+    methods = [_method(finding, found, redact=redact) for found in finding.methods]
+    first = methods[0]
+    return Report(
+        tool="rlu",
+        version=__version__,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        environment=environment(finding.device),
+        seed=finding.case.value("seed"),
+        redacted=redact,
+        inputs=_inputs(finding, redact=redact),
+        settings=_settings(finding, redact=redact),
+        output_layer=OutputLayer(
+            name=printable(finding.case.layer),
+            classes=finding.case.auxiliary.classes,
+            width=finding.evidence_width,
+            bias=finding.biased,
+        ),
+        readings=[_reading(reading) for reading in finding.readings],
+        assumptions=[
+            a for a in finding.assumptions if not (redact and a.startswith("class order"))
+        ],
+        result=first.result,
+        metrics=first.metrics,
+        diagnostics={**finding.diagnostics, **first.diagnostics},
+        warnings=_notices(finding.warnings) + first.warnings,
+        methods=methods,
+    )
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions and device a result depends on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "device": f"{device} ({name})",
+    }
+
+
+def _method(finding: Finding, found: MethodFinding, *, redact: bool) -> MethodResult:
+    return MethodResult(
+        method=found.method,
+        result=_result(finding, found, redact=redact),
+        metrics=_metrics(found.score, finding.floor),
+        diagnostics=dict(found.recovery.diagnostics),
+        warnings=_notices(found.warnings),
+    )
+
+
+def _result(finding: Finding, found: MethodFinding, *, redact: bool) -> Result:
+    recovery, names = found.recovery, finding.case.auxiliary.class_names
+    shares = recovery.shares.tolist()
+    counts = [None] * len(names) if recovery.counts is None else recovery.counts.tolist()
+    rows = [
+        ClassCount(index=n, name=None, count=None, share=None)
+        if redact
+        else ClassCount(index=n, name=printable(names[n]), count=counts[n], share=shares[n])
+        for n in range(len(names))
+    ]
+    return Result(
+        counts=rows,
+        total=finding.case.plan.total,
+        status=recovery.status.value,
+        ok=recovery.status.ok,
+    )
+
+
+def _metrics(scored: Score | None, floor: Score | None) -> Metrics | None:
+    if scored is None or floor is None:
+        return None
+    return Metrics(
+        cacc=scored.cacc,
+        iacc=scored.iacc,
+        exact=scored.exact,
+        floor_cacc=floor.cacc,
+        floor_iacc=floor.iacc,
+    )
+
+
+def _notices(warnings: Sequence[Warning_]) -> list[Notice]:
+    return [Notice(code=w.code, text=w.text) for w in warnings]
+
+
+def _inputs(finding: Finding, *, redact: bool) -> dict[str, Input]:
+    case = finding.case
+    before, after = case.pair
+    files = {
+        "global": (str(before.path), before.sha256),
+        "local": (str(after.path), after.sha256),
+    }
+    if not is_noise(case.auxiliary):
+        files["aux"] = (case.auxiliary.source, case.auxiliary.sha256)
+    if case.truth_path is not None:
+        files["truth"] = (str(case.truth_path), file_sha256(case.truth_path))
+    return {
+        name: Input(path=None if redact else printable(path, 4096), sha256=digest)
+        for name, (path, digest) in files.items()
+    }
+
+
+def _settings(finding: Finding, *, redact: bool) -> dict[str, SettingValue]:
+    shown: Mapping[str, Any] = {
+        name: setting
+        for name, setting in finding.settings.items()
+        if not (redact and name in _PRIVATE)
+    }
+    return {
+        name: SettingValue(
+            value=setting.value, source=setting.source if not redact else _kind(setting.source)
+        )
+        for name, setting in sorted(shown.items())
+    }
+
+
+def _kind(source: str) -> str:
+    """A source without the path it may name."""
+    return "file" if "/" in source or "\\" in source else source
+
+
+def _reading(reading: Any) -> Reading:
+    def figure(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
+    return Reading(
+        model=printable(reading.model),
+        arguments=dict(reading.arguments),
+        normalize=reading.normalise,
+        embedding_cosine=figure(reading.cosine),
+        embedding_norm_ratio=figure(reading.norm_ratio),
+    )

@@ -1,0 +1,113 @@
+"""The report as data. Keys once published stay; every format is rendered from this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = "1.0"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
+
+
+class ClassCount(_Part):
+    """One class. `count` is null when K is not known, and both figures when redacted."""
+
+    index: int
+    name: str | None = Field(alias="class")
+    count: int | None
+    share: float | None
+
+
+class Result(_Part):
+    """Label counts of one client."""
+
+    counts: list[ClassCount]
+    total: int | None = Field(description="K, the labels that went into the update")
+    status: str = Field(description="how the estimate ended, in a sentence")
+    ok: bool = Field(description="whether the estimate settled")
+
+
+class Metrics(_Part):
+    """Scores against the truth, and those of an even guess."""
+
+    cacc: float = Field(description="share of classes whose presence is right (Eq. 91)")
+    iacc: float = Field(description="share of labels that are right (Eq. 92)")
+    exact: float = Field(description="share of classes whose count is exactly right")
+    floor_cacc: float
+    floor_iacc: float
+
+
+class Notice(_Part):
+    """A warning, with a code that stays the same from version to version."""
+
+    code: str
+    text: str
+
+
+class Input(_Part):
+    """One input; a folder's hash is over its sorted list of relative path and file hash."""
+
+    path: str | None
+    sha256: str
+
+
+class SettingValue(_Part):
+    """A value the run depended on, and where it came from."""
+
+    value: Any
+    source: str
+
+
+class OutputLayer(_Part):
+    """The layer whose update was read."""
+
+    name: str
+    classes: int
+    width: int
+    bias: bool
+
+
+class Reading(_Part):
+    """One way to read the files that keys and shapes leave open, and how well it fits."""
+
+    model: str
+    arguments: dict[str, Any]
+    normalize: str
+    embedding_cosine: float | None
+    embedding_norm_ratio: float | None
+
+
+class MethodResult(_Part):
+    """What one method found."""
+
+    method: str
+    result: Result
+    metrics: Metrics | None
+    diagnostics: dict[str, Any]
+    warnings: list[Notice]
+
+
+class Report(_Part):
+    """One client's update, read. `result` and `metrics` are the first method's."""
+
+    schema_version: str = SCHEMA_VERSION
+    tool: str
+    version: str
+    created: str = Field(description="UTC, ISO 8601")
+    environment: dict[str, str]
+    seed: int
+    redacted: bool
+    inputs: dict[str, Input]
+    settings: dict[str, SettingValue]
+    output_layer: OutputLayer
+    readings: list[Reading]
+    assumptions: list[str]
+    result: Result
+    metrics: Metrics | None
+    diagnostics: dict[str, Any]
+    warnings: list[Notice]
+    methods: list[MethodResult]

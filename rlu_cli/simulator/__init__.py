@@ -1,0 +1,1 @@
+"""A labelled federation written to disk: real checkpoints whose answers are known."""

@@ -1,0 +1,153 @@
+"""What a user asks for → a federation ready to train and the folder it is written to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlu_cli.checkpoints import open_checkpoint
+from rlu_cli.models import ARCHITECTURES, build_model, load_weights, parse_argument, runs_code
+from rlu_cli.normalisation import parse_normalisation
+from rlu_cli.simulator.export import RunFolder, open_run, write_description
+from rlu_cli.simulator.federation import Federation, Round, federate
+from rlu_cli.simulator.images import load_pool
+from rlu_cli.simulator.partition import partition
+from rlu_cli.simulator.plan import Plan, check_plan
+from rlu_cli.simulator.pool import Pool, set_apart
+from rlu_cli.types import Checkpoint
+
+
+@dataclass(frozen=True)
+class Request:
+    """One simulation, as the user put it.
+
+    images      "digits", a folder or an .npz file
+    image_size  edge length to resize to
+    model_args  K=V texts
+    init        checkpoint to start from; None draws the starting weights
+    normalize   name or MEAN/STD
+    """
+
+    plan: Plan
+    device: torch.device
+    images: str = "digits"
+    image_size: int | None = None
+    model: str = "lenet5"
+    model_args: tuple[str, ...] = ()
+    init: Path | None = None
+    normalize: str = "half"
+    aux_per_class: int = 100
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A request made concrete: images dealt out, the folder opened and described."""
+
+    request: Request
+    federation: Federation
+    factory: Callable[[], nn.Module]
+    run: RunFolder
+
+    def rounds(self, tick: Callable[[int], None] = lambda steps: None) -> Iterator[Round]:
+        """Train, yielding each round as it is complete on disk."""
+        return federate(self.federation, self.factory, self.run, tick=tick)
+
+
+def prepare(request: Request, out: Path, *, force: bool = False) -> Simulation:
+    """Deal out the images, and open and describe the run folder.
+
+    Raises whatever is wrong with a setting, the images or the folder, before anything is trained.
+    """
+    plan = request.plan
+    check_plan(plan)
+    normalise = parse_normalisation(request.normalize)
+    given = dict(parse_argument(text) for text in request.model_args)
+    initial = None if request.init is None else open_checkpoint(request.init)
+    pool = load_pool(request.images, plan.seed, request.image_size)
+    arguments = {**_size_argument(request.model, pool), **given}
+    factory = _factory(request.model, arguments, len(pool.class_names), initial)
+    holding = set_apart(pool, request.aux_per_class, plan.seed)
+    labels = holding.client_labels
+    shares = partition(labels, plan.clients, plan.alpha, plan.batch_size, plan.seed)
+    settings = _settings(request, arguments, pool, initial)
+    run = open_run(out, settings, pool.class_names, force=force)
+    counts = shares.counts(labels, len(pool.class_names)).tolist()
+    record = {"source": pool.name, "redraws": shares.redraws, "partition": counts}
+    write_description(run, _toml_table(request, arguments, pool), holding, record)
+    federation = Federation(plan, holding, shares, normalise, request.device)
+    return Simulation(request, federation, factory, run)
+
+
+def attack_arguments(simulation: Simulation) -> list[str]:
+    """The command line that attacks the last round's first client."""
+    request, run = simulation.request, simulation.run
+    number, client = request.plan.rounds - 1, request.plan.trained[0]
+    words = ["rlu", "attack", "--global", str(run.global_file(number))]
+    words += ["--local", str(run.client_file(number, client)), "--aux", str(run.auxiliary)]
+    if runs_code(request.model):
+        words += ["--model", request.model]
+        words += [word for text in request.model_args for word in ("--model-arg", text)]
+    return words
+
+
+def _size_argument(model: str, pool: Pool) -> dict[str, Any]:
+    """The image size, for a named architecture whose layers depend on it."""
+    architecture = ARCHITECTURES.get(model)
+    default = None if architecture is None else architecture.options.get("size")
+    wanted = default is not None and pool.image_size not in default
+    return {"size": pool.image_size} if wanted else {}
+
+
+def _factory(
+    model: str, arguments: dict[str, Any], classes: int, initial: Checkpoint | None
+) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        built = build_model(model, arguments=arguments, classes=classes)
+        if initial is not None:
+            load_weights(built, initial.state, path=initial.path)
+        return built
+
+    return build
+
+
+def _settings(
+    request: Request, arguments: dict[str, Any], pool: Pool, initial: Checkpoint | None
+) -> dict[str, Any]:
+    """All that the results depend on, as JSON values.
+
+    Rounds and chosen clients are left out: more of either go on from what is there.
+    """
+    plan = {k: v for k, v in asdict(request.plan).items() if k not in ("rounds", "only")}
+    return {
+        **plan,
+        "model": request.model,
+        "model_args": {name: repr(value) for name, value in sorted(arguments.items())},
+        "init": None if initial is None else initial.sha256,
+        "normalize": request.normalize,
+        "aux_per_class": request.aux_per_class,
+        "images": pool.sha256,
+        "device": request.device.type,
+    }
+
+
+def _toml_table(request: Request, arguments: dict[str, Any], pool: Pool) -> dict[str, Any]:
+    """The settings `rlu attack` needs, beside the checkpoints.
+
+    A model of the user's own is left out: no file beside what is inspected may name code to run.
+    """
+    named = {"model": request.model, "model_args": arguments}
+    return {
+        **({} if runs_code(request.model) else named),
+        "lr": request.plan.lr,
+        "epochs": request.plan.epochs,
+        "batch_size": request.plan.batch_size,
+        "normalize": request.normalize,
+        "mode": "train",
+        "image_size": pool.image_size,
+        "classes": list(pool.class_names),
+    }

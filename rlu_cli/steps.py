@@ -1,0 +1,82 @@
+"""How many steps a client made and how large its batches were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlu_cli.errors import UsageError
+from rlu_cli.settings import MAX_STEPS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of one round.
+
+    steps        m
+    batch_sizes  (m,) images in each batch; None when |B| is not known
+    assumed      sentence for the report, when the meaning of an epoch was assumed
+    """
+
+    steps: int
+    batch_sizes: tuple[int, ...] | None
+    assumed: str | None = None
+
+    @property
+    def total(self) -> int | None:
+        return None if self.batch_sizes is None else sum(self.batch_sizes)
+
+
+def plan_steps(
+    epochs: int,
+    batch_size: int | None = None,
+    samples: int | None = None,
+    steps_per_epoch: int | None = None,
+) -> Plan:
+    """Steps and batch sizes of `epochs` epochs.
+
+    With `samples` n, an epoch is a full pass of ⌈n / |B|⌉ batches, the last one smaller; with
+    `steps_per_epoch`, that many full batches; with neither it is one batch, as in the paper.
+
+    Raises UsageError E106 for settings that contradict each other, E102 for n without |B|.
+    """
+    if samples is not None:
+        one_pass = _batches_of_a_pass(samples, batch_size)
+        if steps_per_epoch is not None and steps_per_epoch != len(one_pass):
+            raise UsageError(
+                "E106",
+                f"{samples} samples in batches of {batch_size} are {len(one_pass)} steps an "
+                f"epoch, not {steps_per_epoch}",
+                hint="give --samples or --steps-per-epoch, not both",
+            )
+        sizes = one_pass * epochs
+        return Plan(_affordable(len(sizes)), sizes)
+    steps = _affordable(epochs * (steps_per_epoch or 1))
+    full = None if batch_size is None else (batch_size,) * steps
+    assumed = (
+        f"assumed {steps} step{'s' * (steps > 1)}, one batch an epoch; "
+        "for full passes give --samples"
+        if steps_per_epoch is None
+        else None
+    )
+    return Plan(steps, full, assumed)
+
+
+def _batches_of_a_pass(samples: int, batch_size: int | None) -> tuple[int, ...]:
+    if batch_size is None:
+        raise UsageError(
+            "E102",
+            "a full pass over the samples has as many steps as there are batches",
+            hint="give --batch-size B beside --samples, or --steps-per-epoch S",
+        )
+    whole, rest = divmod(samples, batch_size)
+    return (batch_size,) * whole + ((rest,) if rest else ())
+
+
+def _affordable(steps: int) -> int:
+    if steps > MAX_STEPS:
+        raise UsageError(
+            "E101",
+            f"{steps:,} steps in one round are more than {MAX_STEPS:,}",
+            hint="check --epochs, --samples and --batch-size",
+        )
+    return steps

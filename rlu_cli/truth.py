@@ -1,0 +1,130 @@
+"""True label counts of a client, from the forms people keep them in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlu_cli.errors import InputError, UsageError, printable
+
+_MAX_BYTES = 2**26
+
+
+def load_truth(path: Path, class_names: Sequence[str], total: int | None) -> Tensor:
+    """Counts (N,) int64: a JSON list, `{class: count}`, `{"counts": …}`, or CSV `class,count`.
+
+    class_names  of the output layer, in its order
+    total        K by the settings; None when |B| is not known
+
+    Raises InputError E201 when it cannot be read, UsageError E104 when its format is unknown,
+    InputError E230 when it does not fit the classes or K.
+    """
+    content = _parsed(path, _text(path))
+    counts = _counts(path, content, class_names)
+    if total is not None and sum(counts) != total:
+        raise InputError(
+            "E230",
+            f"truth in {printable(path)} has {sum(counts)} labels, the settings make it {total}",
+            hint="check --epochs, --batch-size and --samples: together they say how many labels "
+            "went into the update",
+        )
+    return torch.tensor(counts, dtype=torch.int64)
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise OSError(f"over {_MAX_BYTES:,} bytes")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InputError(
+            "E201",
+            f"cannot read the truth in {printable(path)}",
+            why=printable(problem),
+            hint="give an existing JSON or CSV file with --truth",
+        ) from None
+
+
+def _parsed(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _table(path, text)
+
+
+def _table(path: Path, text: str) -> dict[str, Any]:
+    """CSV `class,count`, with or without a header."""
+    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    if not rows or any(len(row) != 2 for row in rows):
+        raise _unknown(path)
+    if not _is_count(rows[0][1]):
+        rows = rows[1:]
+    if len({name for name, _ in rows}) != len(rows):
+        raise _unknown(path, "a class is named twice")
+    return {name.strip(): count.strip() for name, count in rows}
+
+
+def _unknown(path: Path, why: str = "") -> UsageError:
+    return UsageError(
+        "E104",
+        f"the truth in {printable(path)} is in no known format",
+        why=why,
+        hint='use a JSON list of counts, {"class": count}, {"counts": […]}, or CSV class,count',
+    )
+
+
+def _counts(path: Path, content: Any, class_names: Sequence[str]) -> list[int]:
+    if isinstance(content, Mapping) and "counts" in content:
+        named = content.get("classes")
+        if isinstance(named, list) and sorted(map(str, named)) == sorted(class_names):
+            listed = content["counts"]
+            if isinstance(listed, list) and len(listed) == len(named):
+                content = dict(zip(map(str, named), listed, strict=True))
+            else:
+                content = listed
+        else:
+            content = content["counts"]
+    if isinstance(content, Mapping):
+        content = _by_name(path, content, class_names)
+    if not isinstance(content, list) or not all(_is_count(value) for value in content):
+        raise _unknown(path)
+    if len(content) != len(class_names):
+        raise InputError(
+            "E230",
+            f"truth in {printable(path)} has {len(content)} classes, "
+            f"the output layer has {len(class_names)}",
+            hint="give one count per class, in the order of the output layer, zeros included",
+        )
+    return [int(value) for value in content]
+
+
+def _by_name(path: Path, content: Mapping[Any, Any], class_names: Sequence[str]) -> list[Any]:
+    """Counts in class order; a class that is not named has none."""
+    known = {name: n for n, name in enumerate(class_names)}
+    indices = {str(n): n for n in range(len(class_names))}
+    lookup = known if set(content) <= set(known) else indices
+    strange = [str(name) for name in content if name not in lookup]
+    if strange:
+        raise InputError(
+            "E230",
+            f"truth in {printable(path)} names classes the model does not have: "
+            + ", ".join(printable(name) for name in strange[:5]),
+            hint=f"classes: {', '.join(printable(name) for name in list(class_names)[:10])}",
+        )
+    counts: list[Any] = [0] * len(class_names)
+    for name, value in content.items():
+        counts[lookup[name]] = value
+    return counts
+
+
+def _is_count(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().isdigit()
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,187 @@
+"""The values that pass between the steps: frozen dataclasses, shapes and units in their docstrings.
+
+N classes, L width of the last hidden layer, A auxiliary images, m local steps, |B| batch size,
+K labels in all. `S[n, j]` reads: row n is the true class, column j the class predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Head:
+    """Weights of an output layer, or any linear combination of several.
+
+    weight  (N, L)
+    bias    (N,), or None for a layer without one
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __add__(self, other: Head) -> Head:
+        bias = None if self.bias is None or other.bias is None else self.bias + other.bias
+        return Head(self.weight + other.weight, bias)
+
+    def __sub__(self, other: Head) -> Head:
+        return self + other * -1.0
+
+    def __mul__(self, factor: float) -> Head:
+        return Head(self.weight * factor, None if self.bias is None else self.bias * factor)
+
+    __rmul__ = __mul__
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value the run depends on, and where it came from (`"flag"`, `"RLU_LR"`, a file, …)."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint file, read without running anything in it.
+
+    path      the file
+    sha256    of the whole file
+    format    "torch-zip", "torch-legacy" or "safetensors"
+    state     parameters and buffers by name, on the CPU, floating ones in float32 or float64
+    wrappers  keys that were opened to reach the state, outermost first, such as ("model",)
+    prefixes  name prefixes that were stripped, such as ("module.",)
+    facts     settings the file itself tells ("lr", "momentum", …), each with the place it stood in
+    narrow    the narrower type that was widened, "float16" or "bfloat16", if any
+    """
+
+    path: Path
+    sha256: str
+    format: str
+    state: Mapping[str, Tensor]
+    wrappers: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    facts: Mapping[str, Setting] = field(default_factory=dict)
+    narrow: str | None = None
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """Labelled images the server holds.
+
+    images       (A, C, H, W) float32 in 0…1, before normalisation
+    labels       (A,) int64
+    class_names  N names; position is the class index
+    source       what was read, for the report
+    sha256       of the file, or of the sorted list of relative path and file hash of a folder
+    notes        what the user should know: the split taken, images skipped, …
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    source: str
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one model makes of the auxiliary images.
+
+    embeddings  (A, L) input of the output layer
+    logits      (A, N)
+    labels      (A,)
+    """
+
+    embeddings: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that an attack may look at: schemes act before it, attacks after it.
+
+    update       Head, θ_client - θ_global of the output layer; `bias` is never None here
+    weights      (m + 1, m): row τ gives θ^τ - θ_global = -lr Σ_i weights[τ, i] ∇^i - drift[τ];
+                 the last row is the ρ of the final update
+    drift        m + 1 Heads, the part of each state that no gradient of this round made;
+                 None where there is none
+    batch_sizes  (m,) samples in each step's batch; None when |B| is not known
+    lr           learning rate η of the round
+    before       Outputs of the global model
+    after        Outputs of the client's model
+    biased       whether the layer has a bias of its own (else Δb was derived from ΔW)
+    """
+
+    update: Head
+    weights: Tensor
+    drift: tuple[Head, ...] | None
+    batch_sizes: tuple[int, ...] | None
+    lr: float
+    before: Outputs
+    after: Outputs
+    biased: bool = True
+
+    @property
+    def steps(self) -> int:
+        return self.weights.shape[1]
+
+    @property
+    def classes(self) -> int:
+        return self.before.logits.shape[1]
+
+    @property
+    def total(self) -> int | None:
+        """K, the labels that went into the update; None when |B| is not known."""
+        return None if self.batch_sizes is None else sum(self.batch_sizes)
+
+    @property
+    def signal(self) -> Tensor:
+        """u = (Δb + h) / (lr Σ_τ ρ^τ): the bias update per step, scheme removed, (N,)."""
+        bias = self.update.bias
+        assert bias is not None, "observe() derives the bias of a layer that has none"
+        if self.drift is not None and self.drift[-1].bias is not None:
+            bias = bias + self.drift[-1].bias
+        return bias / (self.lr * float(self.weights[-1].sum()))
+
+
+class Status(Enum):
+    """How an estimate ended; the value is the sentence a user reads."""
+
+    SETTLED = "settled: no further move brings the simulated round closer to the observed one"
+    SOLVED = "solved: the least-squares problem has its optimum"
+    STOPPED = "stopped at the number of iterations asked for, as the paper's search does"
+    UNSETTLED = "not settled: the search was still improving when its iterations ran out"
+    UNSOLVED = "not solved: the least-squares solver gave up"
+
+    @property
+    def ok(self) -> bool:
+        return self not in (Status.UNSETTLED, Status.UNSOLVED)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What an attack found.
+
+    shares       (N,) float64, ≥ 0, summing to 1
+    counts       (N,) int64, ≥ 0, summing to K; None when K is not known
+    status       how the estimate ended
+    diagnostics  figures by name, all JSON values
+    """
+
+    shares: Tensor
+    counts: Tensor | None
+    status: Status
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
