@@ -59,9 +59,9 @@ class RLU:
         # (4) Posterior search, when there are intermediate steps to guess.
         if evidence.steps > 1 and self.search != "none" and solution.status.ok:
             observed = (after.moments.mean - before.moments.mean).mean(0).double().cpu()
-            trace = SEARCHES[self.search](
-                _Simulation(evidence, before, observed), counts, self.iterations
-            )
+            ends = [label_shares(s, evidence.signal).shares * total for s in (start, end)]
+            replay = _Simulation(evidence, before, observed, torch.stack(ends))
+            trace = SEARCHES[self.search](replay, counts, self.iterations)
         status = trace.status if solution.status.ok else solution.status
         moved = trace.passes > 0 and not torch.equal(trace.counts, counts)
         shares = trace.counts.double() / total if moved else solution.shares
@@ -109,9 +109,15 @@ class Trace:
 
 
 class _Simulation:
-    """The round replayed with guessed counts, against what the checkpoints show."""
+    """The round replayed with guessed counts, against what the checkpoints show.
 
-    def __init__(self, evidence: Evidence, logits: LogitDraws, observed: Tensor) -> None:
+    observed  (N,) change of the mean logits over the round, averaged over the classes
+    ends      (2, N) counts that Δb gives with the confidence of either end of the round
+    """
+
+    def __init__(
+        self, evidence: Evidence, logits: LogitDraws, observed: Tensor, ends: Tensor
+    ) -> None:
         update = evidence.update if evidence.drift is None else evidence.update + evidence.drift[-1]
         embedding = implied_embedding(update)
         gain = logit_gain(embedding, biased=evidence.biased)
@@ -122,6 +128,13 @@ class _Simulation:
         self._weights = evidence.weights
         self._drift = drift_shifts(evidence.drift, embedding, biased=evidence.biased)
         self._observed = observed
+        self._low, self._high = ends.amin(0), ends.amax(0)
+
+    def allows(self, counts: Tensor, trial: Tensor) -> bool:
+        """Whether Δb leaves room for a move: the better part of it lies between the two ends."""
+        middle = (counts + trial) / 2
+        moved = counts != trial
+        return bool(((middle >= self._low) & (middle <= self._high))[moved].all())
 
     def discrepancy(self, per_step: Tensor) -> Tensor:
         """d_j = Σ_n (μ̂_{n,j} - μ_{n,j}) after the last step, (N,).
@@ -156,7 +169,9 @@ def _checked(simulation: _Simulation, counts: Tensor, iterations: int | None) ->
     `iterations` than that leave it unsettled.
 
     Paper note: the print neither tests a move nor keeps g = N/m unrounded, and so makes good
-    answers worse; the base noise is the same for every guess, so that D compares them fairly.
+    answers worse; the base noise is the same for every guess, so that D compares them fairly. D
+    also falls by moves that answer for changes of the embedding, not of the counts; where both
+    ends of the round agree on the counts, as on an untrained LeNet-5, there is nothing to move.
     """
     gap = simulation.discrepancy(counts / simulation.steps)
     first = last = float(gap.abs().sum())
@@ -164,6 +179,8 @@ def _checked(simulation: _Simulation, counts: Tensor, iterations: int | None) ->
     while iterations is None or passes < iterations:
         passes += 1
         trial = _moved(counts, int(gap.argmax()), int(gap.argmin()), simulation.steps)
+        if torch.equal(trial, counts) or not simulation.allows(counts, trial):
+            return Trace(counts, Status.SETTLED, passes, first, last)
         gap = simulation.discrepancy(trial / simulation.steps)
         closer = float(gap.abs().sum())
         if closer >= last:

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from rlu_cli.checkpoints.head import read_head
+from rlu_cli.checkpoints.source import listed
 from rlu_cli.errors import InputError, printable
 from rlu_cli.types import Checkpoint
-
-_SHOWN = 4
 
 
 def check_pair(before: Checkpoint, after: Checkpoint, layer: str) -> None:
@@ -35,7 +34,7 @@ def _check_same_tensors(before: Checkpoint, after: Checkpoint) -> None:
         raise InputError(
             "E212",
             f"{printable(before.path)} and {printable(after.path)} are not of the same model",
-            facts=[("differ", _listed(differences))],
+            facts=[("differ", listed(differences))],
             hint="give two checkpoints of the same architecture, saved the same way",
         )
 
@@ -64,7 +63,7 @@ def _check_head_moved(
         "E213",
         f"output layer {printable(layer)} did not change from {printable(before.path)} to "
         f"{printable(after.path)}: it was frozen, or is another layer",
-        facts=[("moved", _listed([printable(name, 80) for name in changed]))],
+        facts=[("moved", listed(changed))],
         hint="name the layer that was trained with --layer NAME; a frozen one gives nothing away",
     )
 
@@ -72,8 +71,3 @@ def _check_head_moved(
 def _equal(first: Tensor, second: Tensor) -> bool:
     common = torch.promote_types(first.dtype, second.dtype)  # averaged counters become floats
     return torch.equal(first.to(common), second.to(common))
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = f"  ({len(items) - _SHOWN} more)" if len(items) > _SHOWN else ""
-    return ", ".join(items[:_SHOWN]) + more

@@ -44,26 +44,34 @@ CALLED = frozenset(
     }
 )
 
-# These may be named, but not called.
-NAMED = frozenset(STORAGES) | {
-    f"torch.{name}" for name, value in vars(torch).items() if isinstance(value, torch.dtype)
+# Those of them that lay a tensor over a storage: (storage, offset, shape, strides, …).
+REBUILD = frozenset(name for name in CALLED if name.startswith("torch._utils._rebuild_tensor"))
+
+# Element types: bytes of one element.
+DTYPES: dict[str, int] = {
+    f"torch.{name}": value.itemsize
+    for name, value in vars(torch).items()
+    if isinstance(value, torch.dtype)
 }
 
-# These build tensors that are not plain: what kind.
+# These may be named, but not called.
+NAMED = frozenset(STORAGES) | frozenset(DTYPES)
+
+# These build tensors that are not plain: which.
 UNPLAIN: dict[str, str] = {
-    "torch._utils._rebuild_qtensor": "quantised",
-    "torch.QInt8Storage": "quantised",
-    "torch.QInt32Storage": "quantised",
-    "torch.QUInt8Storage": "quantised",
-    "torch.QUInt2x4Storage": "quantised",
-    "torch.QUInt4x2Storage": "quantised",
-    "torch.per_tensor_affine": "quantised",
-    "torch.per_tensor_symmetric": "quantised",
-    "torch.per_channel_affine": "quantised",
-    "torch.per_channel_symmetric": "quantised",
-    "torch.per_channel_affine_float_qparams": "quantised",
-    "torch._utils._rebuild_sparse_tensor": "sparse",
-    "torch.serialization._get_layout": "sparse",
-    "torch._utils._rebuild_meta_tensor_no_storage": "meta",
-    "torch._utils._rebuild_nested_tensor": "nested",
+    "torch._utils._rebuild_qtensor": "quantised tensors",
+    "torch.QInt8Storage": "quantised tensors",
+    "torch.QInt32Storage": "quantised tensors",
+    "torch.QUInt8Storage": "quantised tensors",
+    "torch.QUInt2x4Storage": "quantised tensors",
+    "torch.QUInt4x2Storage": "quantised tensors",
+    "torch.per_tensor_affine": "quantised tensors",
+    "torch.per_tensor_symmetric": "quantised tensors",
+    "torch.per_channel_affine": "quantised tensors",
+    "torch.per_channel_symmetric": "quantised tensors",
+    "torch.per_channel_affine_float_qparams": "quantised tensors",
+    "torch._utils._rebuild_sparse_tensor": "sparse tensors",
+    "torch.serialization._get_layout": "sparse tensors",
+    "torch._utils._rebuild_meta_tensor_no_storage": "meta tensors",
+    "torch._utils._rebuild_nested_tensor": "nested tensors",
 }

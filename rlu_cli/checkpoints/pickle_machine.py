@@ -21,10 +21,11 @@ class ScanLimit(Exception):
 
 @dataclass(frozen=True)
 class Stored:
-    """One storage the pickle declares: its key and its size in bytes."""
+    """One storage the pickle declares: its key, its size and that of an element, in bytes."""
 
     key: str
     nbytes: int
+    element: int
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Scan:
 
     protocol  of the pickle
     foreign   globals that are no part of plain tensors, in order of appearance
-    unplain   kinds of tensors that are not plain: "quantised", "sparse", …
+    unplain   what it makes that is not plain: "quantised tensors", …
     misuse    the first thing it does that no program does to save tensors
     storages  what it declares
     value     the object at the end, where that is a number or a string

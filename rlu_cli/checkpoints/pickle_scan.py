@@ -10,7 +10,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from rlu_cli.checkpoints.pickle_globals import CALLED, NAMED, STORAGES, UNPLAIN
+from rlu_cli.checkpoints.pickle_calls import call, stored_as
+from rlu_cli.checkpoints.pickle_globals import CALLED, NAMED, UNPLAIN
 from rlu_cli.checkpoints.pickle_machine import (
     MAX_OPCODES,
     OPAQUE,
@@ -19,7 +20,6 @@ from rlu_cli.checkpoints.pickle_machine import (
     Machine,
     Scan,
     ScanLimit,
-    Stored,
     Tuple,
 )
 
@@ -79,7 +79,7 @@ def _protocol(machine: Machine, arg: int) -> None:
 
 
 def _text(machine: Machine, arg: str) -> None:
-    """Text as Python 2 wrote it, in no stated encoding: torch could read another name than we do."""
+    """Text as Python 2 wrote it, in no stated encoding: torch could read another name in it."""
     if not arg.isascii():
         machine.object_to("it holds Python 2 text that is not ASCII")
     machine.stack.append(arg)
@@ -118,7 +118,7 @@ def _registered(machine: Machine, arg: int) -> None:
 def _instance(machine: Machine, arg: str) -> None:
     machine.pop_to_mark()
     _global(machine, arg)
-    _call(machine, machine.pop_last(1)[0], None)
+    call(machine, machine.pop_last(1)[0], None)
 
 
 def _marked_tuple(machine: Machine, _: None) -> None:
@@ -131,36 +131,18 @@ def _short_tuple(count: int) -> Callable[[Machine, Any], None]:
 
 def _reduce(machine: Machine, _: None) -> None:
     function, args = machine.pop_last(2)
-    _call(machine, function, args)
+    call(machine, function, args)
 
 
 def _new_object(extra: int) -> Callable[[Machine, Any], None]:
     def run(machine: Machine, _: None) -> None:
-        _call(machine, machine.pop_last(2 + extra)[0], None)
+        call(machine, machine.pop_last(2 + extra)[0], None)
 
     return run
 
 
 def _old_object(machine: Machine, _: None) -> None:
-    _call(machine, machine.pop_to_mark()[0], None)
-
-
-def _call(machine: Machine, function: Any, args: Any) -> None:
-    """`args` is None where an object is made without calling a function of the table."""
-    name = function.name if isinstance(function, Global) else ""
-    if name in CALLED:
-        if not isinstance(args, Tuple) or (name == "_codecs.encode" and not _is_bytes(args)):
-            machine.object_to(f"it calls {name} in an unusual way")
-        machine.stack.append(Called(name))
-        return
-    if name not in machine.scan.foreign and name not in UNPLAIN and function is not OPAQUE:
-        machine.object_to(f"it calls {name or 'something that is no function'}")
-    machine.stack.append(OPAQUE)
-
-
-def _is_bytes(args: Tuple) -> bool:
-    """How protocol 2 writes bytes; any other codec would run for as long as the file likes."""
-    return len(args.items) == 2 and args.items[1] in ("latin1", "latin-1")
+    call(machine, machine.pop_to_mark()[0], None)
 
 
 def _build(machine: Machine, _: None) -> None:
@@ -172,25 +154,18 @@ def _build(machine: Machine, _: None) -> None:
 
 def _persistent(machine: Machine, _: Any) -> None:
     (key,) = machine.pop_last(1)
-    stored = _stored(key.items) if isinstance(key, Tuple) else None
+    stored = stored_as(key.items) if isinstance(key, Tuple) else None
     if stored is None:
         machine.object_to("it declares a storage in an unusual way")
     else:
         machine.scan.storages.append(stored)
-    machine.stack.append(OPAQUE)
-
-
-def _stored(items: tuple[Any, ...]) -> Stored | None:
-    """("storage", class, key, location, number of elements[, view of it])."""
-    match items:
-        case ("storage", Global(name), str(key), str(), int(count), *_) if name in STORAGES:
-            return Stored(key, count * STORAGES[name]) if count >= 0 else None
-    return None
+    machine.stack.append(stored or OPAQUE)
 
 
 _HANDLERS: dict[str, Callable[[Machine, Any], None]] = {
     "PROTO": _protocol,
     "MARK": lambda machine, _: machine.mark(),
+    "NONE": lambda machine, _: machine.stack.append(None),
     "PUT": Machine.remember,
     "BINPUT": Machine.remember,
     "LONG_BINPUT": Machine.remember,

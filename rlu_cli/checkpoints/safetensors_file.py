@@ -8,8 +8,7 @@ import struct
 from safetensors import safe_open
 from torch import Tensor
 
-from rlu_cli.checkpoints.source import Format, Source, corrupt, malformed
-from rlu_cli.checkpoints.torch_load import cause
+from rlu_cli.checkpoints.source import Format, Source, cause, corrupt, malformed
 
 _LENGTH = struct.Struct("<Q")
 _MAX_HEADER = 100 * 2**20

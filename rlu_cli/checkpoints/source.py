@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from rlu_cli.errors import InputError, printable
 
 _CHUNK = 1 << 20
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -127,3 +128,16 @@ def holds_code(source: Source, what: str, *, it: str = "it", needs: str = "") ->
         hint="on the machine that trained it: "
         f'torch.save(model.state_dict(), "{printable(source.path.name)}")',
     )
+
+
+def cause(error: Exception) -> str:
+    """One line, without torch's advice to load the file unsafely."""
+    text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return printable(lines[0].strip() if lines else type(error).__name__)
+
+
+def listed(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(name, 120) for name in names[:_SHOWN])
+    more = len(names) - _SHOWN
+    return shown if more <= 0 else f"{shown}  ({more} more)"

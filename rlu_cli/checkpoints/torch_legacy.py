@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickletools
 from typing import Any
 
 from rlu_cli.checkpoints.pickle_machine import Stored
@@ -15,16 +16,36 @@ from rlu_cli.errors import printable
 _MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")
 _PROTOCOL = 1001
 _COUNT_BYTES = 8
+_LIST_STEPS = frozenset(
+    {"PROTO", "EMPTY_LIST", "MARK", "BINUNICODE", "SHORT_BINSTRING", "BINPUT", "LONG_BINPUT"}
+    | {"APPEND", "APPENDS", "STOP"}
+)
 
 
 def read(source: Source) -> Any:
     """The object in a legacy file, loaded after its pickles and its sizes have been checked."""
     stream = io.BytesIO(source.read(0, MAX_PICKLE_BYTES))
-    _magic, version, _system, content, _keys = (scan(source, stream) for _ in range(5))
+    _magic, version, _system, content = (scan(source, stream) for _ in range(4))
     if version.value != _PROTOCOL:
         raise corrupt(source, f"its protocol is {printable(version.value)}, not {_PROTOCOL}")
+    keys = _keys(source, stream)
+    if not keys.issuperset(stored.key for stored in content.storages):
+        raise corrupt(source, "it leaves out some of its tensors' bytes")
     _check_storages(source, content.storages, source.size - stream.tell())
     return load(source)
+
+
+def _keys(source: Source, stream: io.BytesIO) -> set[str]:
+    """Names in the last pickle, a plain list: of what it leaves out torch reads no bytes at all.
+
+    Such a tensor would show whatever stood in this process's memory before.
+    """
+    start = stream.tell()
+    scan(source, stream)
+    steps = list(pickletools.genops(stream.getbuffer()[start : stream.tell()].tobytes()))
+    if not _LIST_STEPS.issuperset(opcode.name for opcode, _, _ in steps):
+        raise malformed(source, "what should be a list of its storages is something else")
+    return {arg for _, arg, _ in steps if isinstance(arg, str)}
 
 
 def _check_storages(source: Source, storages: list[Stored], remaining: int) -> None:

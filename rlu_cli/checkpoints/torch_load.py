@@ -10,10 +10,17 @@ import torch
 
 from rlu_cli.checkpoints.pickle_machine import Scan, ScanLimit
 from rlu_cli.checkpoints.pickle_scan import scan_pickle
-from rlu_cli.checkpoints.source import Source, corrupt, holds_code, malformed, not_plain, too_large
+from rlu_cli.checkpoints.source import (
+    Source,
+    cause,
+    corrupt,
+    holds_code,
+    listed,
+    malformed,
+    not_plain,
+    too_large,
+)
 from rlu_cli.errors import InputError, printable
-
-_SHOWN = 4
 
 
 def scan(source: Source, stream: io.BytesIO) -> Scan:
@@ -33,10 +40,8 @@ def _refuse(source: Source, found: Scan) -> None:
         what = "it contains Python objects, not only tensors"
         raise holds_code(source, what, it="them", needs=listed(list(found.foreign)))
     if found.unplain:
-        kinds = " and ".join(found.unplain)
-        raise not_plain(
-            source, f"it holds {kinds} tensors", "save dense floating-point tensors on the CPU"
-        )
+        what = f"it holds {' and '.join(found.unplain)}"
+        raise not_plain(source, what, "save dense floating-point tensors on the CPU")
     if found.misuse:
         raise malformed(source, printable(found.misuse))
     if found.protocol > 3:
@@ -64,16 +69,3 @@ def load(source: Source) -> Any:
             return torch.load(source.file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise corrupt(source, f"torch cannot load it: {cause(error)}") from error
-
-
-def cause(error: Exception) -> str:
-    """One line, without torch's advice to load the file unsafely."""
-    text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    lines = [line for line in text.splitlines() if line.strip()]
-    return printable(lines[0].strip() if lines else type(error).__name__)
-
-
-def listed(names: list[str]) -> str:
-    shown = ", ".join(printable(name, 80) for name in names[:_SHOWN])
-    more = len(names) - _SHOWN
-    return shown if more <= 0 else f"{shown}  ({more} more)"

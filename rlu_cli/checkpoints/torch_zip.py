@@ -15,8 +15,8 @@ from zipfile import ZipFile, ZipInfo
 
 from rlu_cli.checkpoints.pickle_machine import Stored
 from rlu_cli.checkpoints.pickle_scan import MAX_PICKLE_BYTES
-from rlu_cli.checkpoints.source import Format, Source, corrupt, holds_code, malformed
-from rlu_cli.checkpoints.torch_load import cause, check_total, load, scan
+from rlu_cli.checkpoints.source import Format, Source, cause, corrupt, holds_code, malformed
+from rlu_cli.checkpoints.torch_load import check_total, load, scan
 from rlu_cli.errors import InputError, printable
 
 _MAGIC = b"PK\x03\x04"

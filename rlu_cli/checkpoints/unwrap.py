@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rlu_cli.checkpoints.source import Source
-from rlu_cli.checkpoints.torch_load import listed
+from rlu_cli.checkpoints.source import Source, listed
 from rlu_cli.errors import InputError
 
 # Keys under which trainers keep the model, in the order they are looked for: where a file has
@@ -96,7 +95,7 @@ def _only_child(items: Mapping[str, Any]) -> list[str]:
 def _nothing(content: Any, source: Source) -> InputError:
     found = f"a {type(content).__name__}"
     if isinstance(content, dict):
-        found = f"a dict with the keys {listed([str(key) for key in plain_items(content)])}"
+        found = f"a dict with the keys {listed(list(plain_items(content)))}"
     return InputError(
         "E208",
         f"no state dict in {source.name}",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SAVERS
+from checkpoint_files import SAVERS
 from torch import nn
 
 from rlu_cli.checkpoints import FORMATS, open_checkpoint

@@ -220,6 +220,16 @@ def test_other_settings_are_refused_and_replaced_by_force(
     assert not (run / "r003").exists()
 
 
+def test_force_deletes_nothing_behind_a_link(tmp_path: Path, holding: Holding) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    _simulate(run, holding, replace(PLAN, seed=5))
+    elsewhere.mkdir()
+    (elsewhere / "global.pt").write_bytes(b"mine")
+    (run / "r009").symlink_to(elsewhere, target_is_directory=True)
+    _simulate(run, holding, force=True)
+    assert (elsewhere / "global.pt").read_bytes() == b"mine"
+
+
 def test_auxiliary_files_hold_none_of_the_clients_images(finished: Path, holding: Holding) -> None:
     files = sorted(finished.glob("aux/*/*.png"))
     on_disk = content_hashes(np.stack([np.asarray(Image.open(f)) for f in files]))
