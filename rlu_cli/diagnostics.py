@@ -15,13 +15,14 @@ from torch import Tensor
 from rlu_cli.auxiliary import is_noise
 from rlu_cli.cases import Case, counted_steps
 from rlu_cli.checkpoints import read_head
+from rlu_cli.errors import printable
 from rlu_cli.matching import embedding_fit
 from rlu_cli.types import Evidence, Outputs, Recovery
 
 _SUM_TOLERANCE = 1e-3
 _RESIDUAL = 0.1
 _CONDITION = 100.0
-_COSINE = 0.9
+_COSINE = 0.8
 _NORM_RATIO = 1.25
 _ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, None: 2.0**-24}
 
@@ -177,12 +178,15 @@ def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
 
 
 def _shortened(names: Sequence[str], limit: int = 12) -> str:
-    from rlu_cli.errors import printable
+    shown = [label(n, name) for n, name in enumerate(names[:limit])]
+    if len(names) > limit:
+        shown += ["…", label(len(names) - 1, names[-1])]
+    return ", ".join(shown)
 
-    shown = [f"{n} {printable(name, 40)}" for n, name in enumerate(names[:limit])]
-    return ", ".join(shown) + (
-        f", … {len(names) - 1} {printable(names[-1], 40)}" * (len(names) > limit)
-    )
+
+def label(index: int, name: str) -> str:
+    """A class as a reader sees it: its index, and its name where that says more."""
+    return str(index) if name == str(index) else f"{index} {printable(name, 40)}"
 
 
 def is_plainly_trained(outputs: Outputs) -> bool:

@@ -124,7 +124,8 @@ def _refuse_a_tie(alike: Sequence[Reading]) -> None:
     if len(alike) < 2:
         return
     first, second = alike[:2]
-    if abs(first.norm_ratio / second.norm_ratio - 1) <= _TOO_CLOSE:
+    told = second.norm_ratio > 0  # an update of the weights or the bias alone has no ratio
+    if not told or abs(first.norm_ratio / second.norm_ratio - 1) <= _TOO_CLOSE:
         raise InputError(
             "E224",
             "the scaling of the input cannot be told from the files",

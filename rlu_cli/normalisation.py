@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,8 @@ def parse_normalisation(text: str) -> Normalisation:
         mean, std = (tuple(float(v) for v in part.split(",")) for part in parts)
     except ValueError:
         raise _bad(text) from None
-    if len(mean) != len(std) or len(mean) not in (1, 3) or min(std) <= 0:
+    finite = all(math.isfinite(v) for v in (*mean, *std))
+    if not finite or len(mean) != len(std) or len(mean) not in (1, 3) or min(std) <= 0:
         raise _bad(text)
     return Normalisation(mean, std)
 

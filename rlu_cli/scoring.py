@@ -27,7 +27,7 @@ class Score:
 def score(counts: Tensor, truth: Tensor) -> Score:
     """Score `counts` (N,) against `truth` (N,); both whole numbers summing to K."""
     presence = (counts > 0) == (truth > 0)
-    shared = torch.minimum(counts, truth).sum() / truth.sum()
+    shared = torch.minimum(counts, truth).sum().double() / truth.sum()
     return Score(
         cacc=float(presence.double().mean()),
         iacc=float(shared),

@@ -6,6 +6,7 @@ recognises the path reads it.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rlu_cli.datasets import folder, npz
@@ -24,7 +25,7 @@ def read_images(path: Path, *, size: int | None = None, split: str | None = None
     Raises InputError E220 (not there, empty, not understood), E201 (unreadable), E101 (no such
     split).
     """
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, never raises
         raise InputError(
             "E220",
             f"no labelled images at {printable(path)}: there is no such file or folder",

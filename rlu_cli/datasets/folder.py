@@ -64,7 +64,9 @@ def read(path: Path, *, size: int | None = None, split: str | None = None) -> La
             images=_stacked(images, root),
             labels=np.asarray(labels, dtype=np.int64),
             class_names=names,
-            sha256=hashlib.sha256("".join(sorted(digests)).encode()).hexdigest(),
+            sha256=hashlib.sha256(
+                "".join(sorted(digests)).encode("utf-8", "surrogateescape")
+            ).hexdigest(),
             split=taken,
             skipped=tuple(skipped),
         )
@@ -80,7 +82,15 @@ def class_order(names: Any) -> tuple[str, ...]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return [p for p in folder.iterdir() if not p.name.startswith((".", "__"))]
+    try:
+        return [p for p in folder.iterdir() if not p.name.startswith((".", "__"))]
+    except OSError as problem:
+        raise InputError(
+            "E201",
+            f"cannot read the folder {printable(folder)}",
+            why=printable(problem.strerror or problem),
+            hint="check its permissions",
+        ) from problem
 
 
 def _files(folder: Path) -> list[Path]:
@@ -111,13 +121,21 @@ def _pixels(data: bytes) -> NDArray[np.uint8]:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"over {MAX_PIXELS:,} pixels")
-                grey = image.mode in ("1", "L", "I;16", "I", "LA")
-                pixels = np.asarray(image.convert("L" if grey else "RGB"))
+                deep = image.mode.startswith("I")
+                grey = deep or image.mode in ("1", "L", "LA")
+                pixels = (
+                    _high_byte(image) if deep else np.asarray(image.convert("L" if grey else "RGB"))
+                )
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
             raise ValueError(f"over {MAX_PIXELS:,} pixels") from problem
         except UnidentifiedImageError as problem:
             raise ValueError("not an image of an allowed format") from problem
     return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _high_byte(image: Image.Image) -> NDArray[np.uint8]:
+    """16-bit greyscale in 8 bits; Pillow's own conversion clips at 255 instead."""
+    return (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
 
 
 def _stacked(images: list[NDArray[np.uint8]], root: Path) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,17 @@ from rlu_cli.hashing import file_sha256
 
 MAX_BYTES = 2**34  # unpacked
 MAX_RATIO = 200  # unpacked to packed, for one array over a megabyte
+MAX_CLASSES = 1_000_000
+_UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,  # encrypted, or packed in a way this Python lacks
+    MemoryError,  # a header that tells of more than there is
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def recognises(path: Path) -> bool:
@@ -32,8 +44,11 @@ def read(path: Path, *, size: int | None = None, split: str | None = None) -> La
         with np.load(path, allow_pickle=False) as archive:
             wanted = ("images", "labels", "class_names", "split")
             arrays = {name: archive[name] for name in wanted if name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as problem:
+    except _UNREADABLE as problem:
         raise _bad(path, printable(problem)) from problem
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # numpy hands out other members as bytes
+            raise _bad(path, f"`{name}` is not an array")
     images, labels = _images(path, arrays), _labels(path, arrays)
     names = _names(path, arrays, labels)
     taken, keep = _split(path, arrays, split, len(images))
@@ -59,8 +74,11 @@ def _bad(path: Path, why: str) -> InputError:
 
 
 def _refuse_bombs(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except _UNREADABLE as problem:
+        raise _bad(path, printable(problem)) from problem
     total = sum(e.file_size for e in entries)
     steep = [
         e for e in entries if e.file_size > 2**20 and e.file_size > MAX_RATIO * e.compress_size
@@ -99,6 +117,8 @@ def _labels(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
         raise _bad(path, f"`labels` has shape {labels.shape} and type {labels.dtype}")
     if labels.min() < 0:
         raise _bad(path, "a label is negative")
+    if labels.max() >= MAX_CLASSES:
+        raise _bad(path, f"a label is {int(labels.max()):,}")
     return labels.astype(np.int64)
 
 
@@ -108,10 +128,18 @@ def _names(
     count = int(labels.max()) + 1
     if "class_names" not in arrays:
         return tuple(str(n) for n in range(count))
-    names = tuple(str(name) for name in arrays["class_names"].tolist())
+    names = _texts(path, "class_names", arrays["class_names"])
     if len(names) < count:
         raise _bad(path, f"{len(names)} class names for labels up to {count - 1}")
     return names
+
+
+def _texts(path: Path, name: str, array: NDArray[Any]) -> tuple[str, ...]:
+    """The entries of a column as text, bytes read as UTF-8."""
+    if array.ndim != 1:
+        raise _bad(path, f"`{name}` has shape {array.shape}")
+    listed = array.tolist()
+    return tuple(v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in listed)
 
 
 def _split(
@@ -121,7 +149,7 @@ def _split(
     column = arrays.get("split")
     if column is not None and column.shape != (count,):
         raise _bad(path, f"`split` has shape {column.shape} for {count} images")
-    column = None if column is None else column.astype(str)
+    column = None if column is None else np.asarray(_texts(path, "split", column))
     available = () if column is None else tuple(sorted(set(column.tolist())))
     chosen = choose_split(available, wanted, str(path))
     if column is None or chosen is None:

@@ -63,7 +63,7 @@ class LogitDraws:
         """Mean softmax (N,) float64 of a batch whose label shares are `mix` (N,): mixᵀ S."""
         present = [int(n) for n in torch.nonzero(mix).flatten()]
         rows = [self.confidence_of(n, shift) * float(mix[n]) for n in present]
-        return torch.stack(rows).sum(0)
+        return torch.stack(rows).sum(0) if rows else torch.zeros(self.classes, dtype=torch.float64)
 
     def confidence_of(self, n: int, shift: Tensor | None = None) -> Tensor:
         """Row n of S, (N,) float64 on the CPU, with `shift` (N,) added to every logit."""

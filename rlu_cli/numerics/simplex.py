@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 from torch import Tensor
 
@@ -48,28 +49,42 @@ def label_shares(confidence: Tensor, signal: Tensor) -> Shares:
     signal      (N,)    u: the bias update per step with the scheme's drift and ρ removed
 
     The columns of A sum to 0, so that A alone has rank N - 1: the sum is one more row, heavy enough
-    to hold. A solver that gives up is a status, and the shares are then uniform.
+    to hold. A solver that gives up, or an A that is 0 and so tells nothing, is a status, and the
+    shares are then uniform.
     """
     matrix = coefficients(confidence.double().cpu()).numpy()
     target = signal.double().cpu().numpy()
-    weight = _SUM_ROW * np.abs(matrix).max()
-    rows = np.vstack([matrix, np.full((1, matrix.shape[1]), weight)])
-    try:
-        solution, _ = nnls(rows, np.append(target, weight))
-        status = Status.SOLVED
-    except (RuntimeError, ValueError, np.linalg.LinAlgError):
-        solution, status = np.ones(len(target)), Status.UNSOLVED
-    solution = solution / solution.sum()
+    solution = _on_simplex(matrix, target)
+    status = Status.UNSOLVED if solution is None else Status.SOLVED
+    if solution is None:
+        solution = np.full(len(target), 1.0 / len(target))
     size = float(np.linalg.norm(target))
     miss = float(np.linalg.norm(matrix @ solution - target))
     residual = miss / size if size else float("inf")
     return Shares(torch.from_numpy(solution), residual, _condition(matrix), status)
 
 
-def _condition(matrix: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> float:
+def _on_simplex(
+    matrix: NDArray[np.float64], target: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """z of min ‖A z - u‖, z ≥ 0, Σz = 1; None when there is no telling."""
+    weight = _SUM_ROW * np.abs(matrix).max()
+    rows = np.vstack([matrix, np.full((1, matrix.shape[1]), weight)])
+    try:
+        solution, _ = nnls(rows, np.append(target, weight))
+    except (RuntimeError, ValueError, np.linalg.LinAlgError):
+        return None
+    total = solution.sum()
+    return solution / total if matrix.any() and total > 0 else None
+
+
+def _condition(matrix: NDArray[np.float64]) -> float:
     """Condition of A on the plane Σz = 0."""
     size = len(matrix)
     plane = np.eye(size) - 1.0 / size
-    singular = np.linalg.svd(matrix @ plane, compute_uv=False)
+    try:
+        singular = np.linalg.svd(matrix @ plane, compute_uv=False)
+    except np.linalg.LinAlgError:
+        return float("inf")
     smallest = float(singular[size - 2]) if size > 1 else 0.0
     return float(singular[0]) / smallest if smallest > 0 else float("inf")

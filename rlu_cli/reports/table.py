@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rlu_cli.diagnostics import label
 from rlu_cli.reports.schema import ClassCount, Report
 
 _BAR = 24
@@ -72,7 +73,7 @@ def _counts(report: Report) -> Table | None:
     for row in shown:
         count = "–" if row.count is None else str(row.count)
         share = f"{(row.share or 0.0):.1%}"
-        table.add_row(escape(f"{row.index} {row.name}"), count, share, _bar(row, largest))
+        table.add_row(escape(label(row.index, row.name or "")), count, share, _bar(row, largest))
     hidden = len(rows) - len(shown)
     if hidden:
         table.caption = f"{hidden} classes without a label are not shown"

@@ -69,7 +69,7 @@ def prepare(request: Request, out: Path, *, force: bool = False) -> Simulation:
     given = dict(parse_argument(text) for text in request.model_args)
     initial = None if request.init is None else open_checkpoint(request.init)
     pool = load_pool(request.images, plan.seed, request.image_size)
-    arguments = {**_size_argument(request.model, pool), **given}
+    arguments = {**_named_defaults(request.model, pool), **given}
     factory = _factory(request.model, arguments, len(pool.class_names), initial)
     holding = set_apart(pool, request.aux_per_class, plan.seed)
     labels = holding.client_labels
@@ -95,12 +95,14 @@ def attack_arguments(simulation: Simulation) -> list[str]:
     return words
 
 
-def _size_argument(model: str, pool: Pool) -> dict[str, Any]:
-    """The image size, for a named architecture whose layers depend on it."""
+def _named_defaults(model: str, pool: Pool) -> dict[str, Any]:
+    """What keys and shapes of a named architecture would not tell: activation and image size."""
     architecture = ARCHITECTURES.get(model)
-    default = None if architecture is None else architecture.options.get("size")
-    wanted = default is not None and pool.image_size not in default
-    return {"size": pool.image_size} if wanted else {}
+    options = {} if architecture is None else architecture.options
+    told = {"act": options["act"][0]} if "act" in options else {}
+    if "size" in options and pool.image_size not in options["size"]:
+        told["size"] = pool.image_size
+    return told
 
 
 def _factory(
