@@ -103,7 +103,7 @@ def build_case(
     pair = open_pair(paths, limit)
     settings = gather_settings(flags, paths, pair)
     value: Callable[[str], Any] = {n: setting.value for n, setting in settings.items()}.get
-    require(settings, ("lr", "epochs"), step_hints(pair))
+    require(settings, needed(settings), step_hints(pair))
     plan = plan_steps(
         value("epochs"), value("batch_size"), value("samples"), value("steps_per_epoch")
     )
@@ -176,6 +176,11 @@ def _input_shape(checkpoint: Checkpoint, reading: Reading, classes: int) -> tupl
 
     model = reading.build(checkpoint, classes) if runs_code(reading.model) else reading.model
     return input_shape(model, checkpoint.state)
+
+
+def needed(settings: Mapping[str, Setting]) -> tuple[str, ...]:
+    """What cannot be left out; a full pass over the samples has steps only with a batch size."""
+    return ("lr", "epochs", "batch_size") if "samples" in settings else ("lr", "epochs")
 
 
 def counted_steps(pair: Sequence[Checkpoint]) -> int | None:

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Kind:
 
 def _whole(low: int, high: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
-        number = int(value) if isinstance(value, (str, int)) and _is_whole(value) else None
+        number = _whole_number(value)
         if number is None or not low <= number <= high:
             raise ValueError(f"a whole number from {low} to {high:,}")
         return number
@@ -55,15 +56,19 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
     return parse
 
 
-def _is_whole(value: str | int) -> bool:
-    text = str(value).strip().replace("_", "")
-    return not isinstance(value, bool) and text.lstrip("-").isdigit()
+def _whole_number(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return None
+    try:
+        return int(value)
+    except ValueError:  # no number, or more digits than Python reads
+        return None
 
 
 def _positive(value: Any) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if isinstance(value, bool) or not 0 < number < float("inf"):
         raise ValueError("a number above 0")
@@ -100,6 +105,8 @@ def _arguments(value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
     listed = value.split(";") if isinstance(value, str) else value
+    if not isinstance(listed, (list, tuple)) or not all(isinstance(t, str) for t in listed):
+        raise ValueError("a table of names and values, or texts name=value")
     return dict(parse_argument(text) for text in listed)
 
 
@@ -173,20 +180,22 @@ def resolve(layers: Sequence[Layer]) -> dict[str, Setting]:
     """The value of every setting that anyone gave or that has a default, first layer first.
 
     Raises UsageError E101 for a value that cannot be, E105 for one that a file beside the inspected
-    files may not set.
+    files may not set. What a higher rank overrules is not looked at, so that naming a value on the
+    command line is a way past either.
     """
     found: dict[str, Setting] = {}
     for layer in layers:
         for name, given in layer.values.items():
-            accepted = _accepted(name, given, layer)
-            found.setdefault(name, accepted)
+            _check_known(name, given)
+            if name not in found:
+                found[name] = _accepted(name, given, layer)
     for name, kind in KINDS.items():
         if name not in found and kind.default is not None:
             found[name] = Setting(kind.default, "default")
     return found
 
 
-def _accepted(name: str, given: Setting, layer: Layer) -> Setting:
+def _check_known(name: str, given: Setting) -> None:
     if name not in KINDS:
         near = difflib.get_close_matches(name, KINDS, 1)
         raise UsageError(
@@ -194,6 +203,9 @@ def _accepted(name: str, given: Setting, layer: Layer) -> Setting:
             f"unknown setting {printable(name)!r} in {given.source}",
             hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(KINDS)}",
         )
+
+
+def _accepted(name: str, given: Setting, layer: Layer) -> Setting:
     if not layer.trusted:
         _refuse_unsafe(name, given, layer)
     try:
@@ -239,7 +251,7 @@ def file_layers(inspected: Sequence[Path], working: Path) -> list[Layer]:
     untrusted = {*beside, *runs}
     layers = list(_toml_layers(beside, trusted=False))
     upwards = [f for f in (working.resolve(), *working.resolve().parents) if f not in untrusted]
-    layers += list(_toml_layers(upwards, trusted=True))[:1]
+    layers += islice(_toml_layers(upwards, trusted=True), 1)
     layers += _toml_layers(dict.fromkeys(runs), trusted=False)
     return layers
 
@@ -250,7 +262,8 @@ def _toml_layers(folders: Any, *, trusted: bool) -> Iterator[Layer]:
         if own.is_file():
             yield Layer(_flat(_parsed(own), printable(own)), trusted, folder)
         elif trusted and project.is_file():
-            table = _parsed(project).get("tool", {}).get("rlu")
+            tools = _parsed(project).get("tool")
+            table = tools.get("rlu") if isinstance(tools, dict) else None
             if isinstance(table, dict):
                 source = f"{printable(project)} [tool.rlu]"
                 yield Layer(_flat(table, source), trusted, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise OSError(f"over {_MAX_BYTES:,} bytes")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark before it
     except (OSError, UnicodeDecodeError) as problem:
         raise InputError(
             "E201",
@@ -61,14 +62,19 @@ def _parsed(path: Path, text: str) -> Any:
 
 def _table(path: Path, text: str) -> dict[str, Any]:
     """CSV `class,count`, with or without a header."""
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
-    if not rows or any(len(row) != 2 for row in rows):
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if row]
+    except csv.Error:
+        raise _unknown(path) from None
+    if any(len(row) != 2 for row in rows):
         raise _unknown(path)
-    if not _is_count(rows[0][1]):
+    if rows and not _is_count(rows[0][1]):
         rows = rows[1:]
+    if not rows:
+        raise _unknown(path)
     if len({name for name, _ in rows}) != len(rows):
         raise _unknown(path, "a class is named twice")
-    return {name.strip(): count.strip() for name, count in rows}
+    return dict(rows)
 
 
 def _unknown(path: Path, why: str = "") -> UsageError:
@@ -109,7 +115,8 @@ def _by_name(path: Path, content: Mapping[Any, Any], class_names: Sequence[str])
     """Counts in class order; a class that is not named has none."""
     known = {name: n for n, name in enumerate(class_names)}
     indices = {str(n): n for n in range(len(class_names))}
-    lookup = known if set(content) <= set(known) else indices
+    numbered = not set(content) <= set(known) and set(content) <= set(indices)
+    lookup = indices if numbered else known
     strange = [str(name) for name in content if name not in lookup]
     if strange:
         raise InputError(
@@ -126,5 +133,5 @@ def _by_name(path: Path, content: Mapping[Any, Any], class_names: Sequence[str])
 
 def _is_count(value: Any) -> bool:
     if isinstance(value, str):
-        return value.strip().isdigit()
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        return re.fullmatch(r"\s*[0-9]{1,15}\s*", value) is not None
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15

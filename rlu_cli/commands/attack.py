@@ -282,7 +282,7 @@ def _show_settings(flags: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from rlu_cli.cases import gather_settings, open_pair, step_hints
+    from rlu_cli.cases import gather_settings, needed, open_pair, step_hints
     from rlu_cli.settings import KINDS, require
 
     limit = gather_settings(flags, paths, None)["max_bytes"].value
@@ -299,4 +299,4 @@ def _show_settings(flags: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
     if not console.is_terminal:
         console.width = 240
     console.print(table)
-    require(settings, ("lr", "epochs"), step_hints(pair))
+    require(settings, needed(settings), step_hints(pair))

@@ -14,19 +14,31 @@ def check_writable(output: Path | None, *, force: bool) -> None:
     """Refuse, before any work is done, an output that exists (E106) or cannot be (E201)."""
     if output is None:
         return
-    if output.exists() and not force:
+    if os.path.lexists(output) and not force:
         raise UsageError(
             "E106",
             f"{printable(output)} exists",
             hint="give another --output, or --force to replace it",
         )
-    if output.is_dir() or not output.parent.is_dir():
+    why = _obstacle(output)
+    if why:
         raise InputError(
             "E201",
             f"cannot write {printable(output)}",
-            why="it is a folder" if output.is_dir() else "its folder does not exist",
+            why=why,
             hint="give a file in an existing folder with --output",
         )
+
+
+def _obstacle(output: Path) -> str:
+    try:
+        if output.is_dir():
+            return "it is a folder"
+        if output.exists() and not output.is_file():
+            return "it is a device or a pipe, not a file"
+        return "" if output.parent.is_dir() else "its folder does not exist"
+    except OSError as problem:  # a name that is too long
+        return printable(problem.strerror)
 
 
 def write_report(text: str, output: Path | None) -> None:
@@ -35,16 +47,23 @@ def write_report(text: str, output: Path | None) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    handle, partial = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(partial, output)
+        _replace(output, text)
     except OSError as problem:
-        Path(partial).unlink(missing_ok=True)
         raise InputError(
             "E201",
             f"cannot write {printable(output)}",
             why=printable(problem),
             hint="free some space or give another --output",
         ) from None
+
+
+def _replace(output: Path, text: str) -> None:
+    handle, partial = tempfile.mkstemp(dir=output.parent, prefix=".rlu-report.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(partial, output)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

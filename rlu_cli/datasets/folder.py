@@ -121,11 +121,11 @@ def _pixels(data: bytes) -> NDArray[np.uint8]:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"over {MAX_PIXELS:,} pixels")
-                deep = image.mode.startswith("I")
-                grey = deep or image.mode in ("1", "L", "LA")
-                pixels = (
-                    _high_byte(image) if deep else np.asarray(image.convert("L" if grey else "RGB"))
-                )
+                if image.mode.startswith("I"):
+                    pixels = _high_byte(image)
+                else:
+                    grey = image.mode in ("1", "L", "LA")
+                    pixels = np.asarray(image.convert("L" if grey else "RGB"))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
             raise ValueError(f"over {MAX_PIXELS:,} pixels") from problem
         except UnidentifiedImageError as problem:

@@ -1,1 +1,45 @@
-"""Federated-learning schemes: the client's step, and what the server derives from it."""
+"""Federated-learning schemes: the client's step, and what the server derives from it.
+
+A scheme is one file and one line in `SCHEMES`. Its client half says what joins every gradient, its
+server half how updates become the next global model; weights and drift of any combination with
+momentum, decay and schedule come from `recursion` by unit impulses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rlu_cli.schemes.bundle import Bundle
+from rlu_cli.schemes.fedavg import FedProx
+from rlu_cli.schemes.feddc import FedDC
+from rlu_cli.schemes.feddyn import FedDyn
+from rlu_cli.schemes.recursion import Recursion, drift, path, step, step_weights
+from rlu_cli.schemes.scaffold import Scaffold, derived_server_value
+from rlu_cli.schemes.schedule import learning_rates, parse_schedule
+from rlu_cli.schemes.scheme import Member, Round, Scheme
+
+SCHEMES: dict[str, Callable[[float], Scheme]] = {
+    "fedavg": lambda pull: FedProx(),
+    "fedprox": lambda pull: FedProx(pull),
+    "scaffold": lambda pull: Scaffold(),
+    "feddyn": lambda pull: FedDyn(pull),
+    "feddc": lambda pull: FedDC(pull),
+}
+TAKES_LAMBDA = ("fedprox", "feddyn", "feddc")
+
+__all__ = [
+    "SCHEMES",
+    "TAKES_LAMBDA",
+    "Bundle",
+    "Member",
+    "Recursion",
+    "Round",
+    "Scheme",
+    "derived_server_value",
+    "drift",
+    "learning_rates",
+    "parse_schedule",
+    "path",
+    "step",
+    "step_weights",
+]

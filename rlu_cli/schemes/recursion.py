@@ -1,12 +1,12 @@
 """The linear client: one local step of SGD and its relatives, and what it makes of any gradients.
 
 Positions and gradients may be anything that can be added, subtracted and scaled: a float, a Tensor,
-a `Head`. The simulator's client and the server's weights therefore come from the same lines.
+a `Head`, a `Bundle`. The simulator's client and the server's weights come from the same lines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,37 +16,90 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Recursion:
-    """Settings of a client whose final position is linear in its gradients.
+    """Settings of a client whose positions are linear in its gradients.
 
-    lr  learning rate of each of the m steps
+    lr        learning rate η of each of the m steps
+    momentum  γ of SGD with momentum, dampening 0
+    nesterov  Nesterov's form of it, as PyTorch has it
+    decay     w of L2 weight decay: w θ joins each gradient
+    pull      λ of a proximal term: λ (θ - θ_global) joins each gradient
     """
 
     lr: tuple[float, ...]
+    momentum: float = 0.0
+    nesterov: bool = False
+    decay: float = 0.0
+    pull: float = 0.0
 
     @property
     def steps(self) -> int:
         return len(self.lr)
 
+    @property
+    def rate(self) -> float:
+        """Σ_τ η_τ, which is η m for a constant rate."""
+        return sum(self.lr)
 
-def step(client: Recursion, index: int, position: Any, gradient: Any) -> Any:
-    """θ^{τ+1} from θ^τ and the gradient at θ^τ: plain SGD, θ - η ∇ (Eq. 5)."""
-    return position - gradient * client.lr[index]
+
+def step(
+    client: Recursion,
+    index: int,
+    position: Any,
+    gradient: Any,
+    origin: Any,
+    constant: Any = None,
+    velocity: Any = None,
+) -> tuple[Any, Any]:
+    """θ^{τ+1} and the momentum buffer, from θ^τ and the gradient of the task loss there.
+
+    origin    θ_global, where the round began
+    constant  what a scheme with memory adds to every gradient of the round; None for nothing
+    velocity  momentum buffer so far; None before the first step
+    """
+    if client.pull:
+        gradient = gradient + (position - origin) * client.pull
+    if client.decay:
+        gradient = gradient + position * client.decay
+    if constant is not None:
+        gradient = gradient + constant
+    if not client.momentum:
+        return position - gradient * client.lr[index], None
+    velocity = gradient if velocity is None else velocity * client.momentum + gradient
+    direction = gradient + velocity * client.momentum if client.nesterov else velocity
+    return position - direction * client.lr[index], velocity
 
 
-def path(client: Recursion, origin: Any, gradients: Sequence[Any]) -> list[Any]:
+def path(
+    client: Recursion,
+    origin: Any,
+    gradients: Sequence[Any],
+    constant: Any = None,
+    velocity: Any = None,
+) -> Iterator[Any]:
     """The m + 1 positions a client goes through from `origin` with the given m gradients."""
-    positions = [origin]
+    position = origin
+    yield position
     for index, gradient in enumerate(gradients):
-        positions.append(step(client, index, positions[-1], gradient))
-    return positions
+        position, velocity = step(client, index, position, gradient, origin, constant, velocity)
+        yield position
 
 
 def step_weights(client: Recursion) -> Tensor:
     """How much gradient i counts in position τ: (m + 1, m) float64, from unit impulses.
 
-    θ^τ - θ_global = -lr[0] Σ_i weights[τ, i] ∇^i; the last row is ρ of Table 1. All m impulses go
-    through the recursion at once, one in each component of a vector.
+    θ^τ - θ_global = -lr[0] Σ_i weights[τ, i] ∇^i - drift[τ]; the last row is ρ of Table 1. All m
+    impulses go through the recursion at once, one in each component of a vector.
     """
     impulses = torch.eye(client.steps, dtype=torch.float64)
-    positions = path(client, torch.zeros(client.steps, dtype=torch.float64), list(impulses))
-    return torch.stack(positions) / -client.lr[0]
+    start = torch.zeros(client.steps, dtype=torch.float64)
+    return torch.stack(list(path(client, start, list(impulses)))) / -client.lr[0]
+
+
+def drift(client: Recursion, origin: Any, constant: Any = None, velocity: Any = None) -> list[Any]:
+    """The part of each position that no gradient of the round made, negated; the last is h.
+
+    The recursion is fed zeros, so that decay, a scheme's memory and an old momentum buffer are all
+    that moves it: drift[τ] = θ_global - θ^τ.
+    """
+    zeros = [origin * 0.0] * client.steps
+    return [origin - position for position in path(client, origin, zeros, constant, velocity)]

@@ -107,7 +107,7 @@ def _descend(
     with torch.no_grad():
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
-                parameter.copy_(step(recursion, index, parameter, gradient))
+                parameter.copy_(step(recursion, index, parameter, gradient, parameter)[0])
 
 
 def _require_finite(loss: Tensor, index: int) -> None:

@@ -1,0 +1,26 @@
+"""FedAvg (McMahan et al. 2017) and FedProx (Li et al. 2020): averaging, with or without a leash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlu_cli.schemes.scheme import Member, Round, mean
+
+
+@dataclass(frozen=True)
+class FedProx:
+    """Task loss + λ/2 ‖θ - θ_global‖²; FedAvg is λ = 0 (A.6: ρ = (1 - λη)^{m-τ}, h = 0).
+
+    pull  λ
+    """
+
+    pull: float = 0.0
+    remembers: bool = False
+
+    def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
+        return None
+
+    def aggregate(self, start: Any, members: Sequence[Member], server: Any, clients: int) -> Any:
+        return mean(members), None

@@ -1,0 +1,38 @@
+"""FedDC (Gao et al. 2022): local drift decoupling and correction (A.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlu_cli.schemes.scheme import Member, Round, total
+
+
+@dataclass(frozen=True)
+class FedDC:
+    """Task loss + λ/2 ‖θ - (θ_global - d_k)‖² + ⟨θ, Δ_k - Δ⟩ / Σ η, d_k = Σ_r Δ_k^(r).
+
+    Δ_k and Δ are the client's and the global update of the last round it took part in. The server
+    averages θ_k + d_k, the drift of this round included.
+
+    pull  λ
+    """
+
+    pull: float = 0.0
+    remembers: bool = True
+
+    def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
+        if not past:
+            return None
+        drift = total([done.end - done.start for done in past])
+        last = past[-1]
+        correction = ((last.end - last.start) - (last.after - last.start)) * (1 / rate)
+        return correction + drift * self.pull if self.pull else correction
+
+    def aggregate(self, start: Any, members: Sequence[Member], server: Any, clients: int) -> Any:
+        drifted = []
+        for member in members:
+            drift = total([member.end - start, *(done.end - done.start for done in member.past)])
+            drifted.append((member.end + drift) * member.share)
+        return total(drifted), None

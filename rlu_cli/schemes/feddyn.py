@@ -1,0 +1,36 @@
+"""FedDyn (Acar et al. 2021): dynamic regularisation (A.8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlu_cli.schemes.scheme import Member, Round, mean, total
+
+
+@dataclass(frozen=True)
+class FedDyn:
+    """Task loss + λ/2 ‖θ - θ_global‖² - ⟨g_k, θ⟩ with g_k = -λ Σ_r Δ_k^(r) over its own rounds.
+
+    The server keeps h = -λ/N Σ over all updates so far and moves the average by -h/λ.
+
+    pull  λ
+
+    Paper note: Eq. 71 writes the last gradient for g_k, which does not give Table 1; the stored
+    state -λ Σ Δ does, and it is what FedDyn itself keeps.
+    """
+
+    pull: float = 0.0
+    remembers: bool = True
+
+    def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
+        if not past or not self.pull:
+            return None
+        return total([done.end - done.start for done in past]) * self.pull
+
+    def aggregate(self, start: Any, members: Sequence[Member], server: Any, clients: int) -> Any:
+        moved = total([member.end - start for member in members]) * (-self.pull / clients)
+        state = moved if server is None else server + moved
+        average = mean(members)
+        return (average - state * (1 / self.pull) if self.pull else average), state

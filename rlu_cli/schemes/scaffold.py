@@ -1,0 +1,56 @@
+"""Scaffold (Karimireddy et al. 2020): control variates against client drift (A.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlu_cli.schemes.scheme import Member, Round, mean, total
+
+
+@dataclass(frozen=True)
+class Scaffold:
+    """Each gradient is corrected by c - c_k, the server's and the client's control variate.
+
+    c_k after a round is c_k - c + (θ_global - θ_k) / Σ η (option II), both start at 0, and
+    c grows by the clients' mean change times the share that took part.
+
+    Paper note: the sums of Table 1's h run over the rounds the client took part in, not over all.
+    """
+
+    pull: float = 0.0
+    remembers: bool = True
+
+    def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
+        own = control_variate(past)
+        if own is None:
+            return server
+        return own * -1.0 if server is None else server - own
+
+    def aggregate(self, start: Any, members: Sequence[Member], server: Any, clients: int) -> Any:
+        changes = []
+        for member in members:
+            change = (start - member.end) * (1 / member.rate)
+            changes.append(change if server is None else change - server)
+        grown = total(changes) * (1 / clients)
+        return mean(members), grown if server is None else server + grown
+
+
+def control_variate(past: Sequence[Round]) -> Any:
+    """c_k after the rounds in `past`; None for 0, before the first.
+
+    Each of them leaves c_k - c^(r) + (θ^(r) - θ_k^(r)) / Σ η behind.
+    """
+    value = None
+    for done in past:
+        change = (done.start - done.end) * (1 / done.rate)
+        if done.server is not None:
+            change = change - done.server
+        value = change if value is None else value + change
+    return value
+
+
+def derived_server_value(start: Any, after: Any, rate: float) -> Any:
+    """c^(r+1) under full participation and plain averaging: (θ^(r) - θ^(r+1)) / Σ η."""
+    return (start - after) * (1 / rate)

@@ -1,0 +1,90 @@
+"""What every federated scheme says of itself: the client's half and the server's half.
+
+Values are anything with + - and scaling (a float, a Tensor, a `Head`, a `Bundle`), so that the
+simulator runs a scheme on whole models and the server's derivation on output layers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round that a client took part in.
+
+    start   θ^(r), the global model it began with
+    end     θ_k^(r), what it sent back
+    after   θ^(r+1), the global model that followed
+    rate    Σ_τ η_τ of its steps
+    server  the server's own value in that round (Scaffold's c^(r)); None where there is none
+    """
+
+    start: Any
+    end: Any
+    after: Any
+    rate: float
+    server: Any = None
+
+
+class Scheme(Protocol):
+    """A federated scheme; λ, where it has one, is a field named `pull`."""
+
+    @property
+    def pull(self) -> float:
+        """λ of the proximal term, 0 without one."""
+        ...
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a client needs what it did in earlier rounds."""
+        ...
+
+    def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
+        """What joins every gradient of a round; None for nothing.
+
+        past    the client's own rounds, oldest first
+        rate    Σ_τ η_τ of the round to come
+        server  the server's value now; None for nothing yet
+        """
+        ...
+
+    def aggregate(self, start: Any, members: Sequence[Member], server: Any, clients: int) -> Any:
+        """The next global model and the server's next value, as a pair.
+
+        start    θ^(r)
+        members  who took part
+        clients  all clients there are
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Member:
+    """One client's part in an aggregation.
+
+    end    θ_k^(r), what it sent back
+    share  its weight in the average; all sum to 1
+    past   its own rounds before this one
+    rate   Σ_τ η_τ of its steps
+    """
+
+    end: Any
+    share: float
+    past: Sequence[Round]
+    rate: float
+
+
+def mean(members: Sequence[Member]) -> Any:
+    """Σ_k p_k θ_k (Eq. 1)."""
+    return total([member.end * member.share for member in members])
+
+
+def total(values: Sequence[Any]) -> Any:
+    """Σ of at least one value."""
+    result = values[0]
+    for value in values[1:]:
+        result = result + value
+    return result
