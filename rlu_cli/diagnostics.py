@@ -61,9 +61,11 @@ def relative_sum(update: Tensor) -> float:
 def rounding_share(case: Case) -> float:
     """How large the files' rounding is beside the update of the output layer."""
     narrow = next((c.narrow for c in case.pair if c.narrow), None)
-    before, after = (read_head(c.state, case.layer).weight for c in case.pair)
-    step = (after.abs() + before.abs()) * _ROUNDING[narrow]
-    return float(step.sum() / (after - before).abs().sum())
+    heads = [read_head(c.state, case.layer) for c in case.pair]
+    pairs = zip(*((head.weight, head.bias) for head in heads), strict=True)
+    moved = [(b, a) for b, a in pairs if b is not None and a is not None and not torch.equal(b, a)]
+    step = sum(float((after.abs() + before.abs()).sum()) for before, after in moved)
+    return _ROUNDING[narrow] * step / sum(float((a - b).abs().sum()) for b, a in moved)
 
 
 def _accuracy(case: Case, outputs: Outputs) -> float | None:

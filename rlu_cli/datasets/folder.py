@@ -116,6 +116,7 @@ def _bytes(file: Path) -> bytes:
 def _pixels(data: bytes) -> NDArray[np.uint8]:
     """Decode to (H, W, C) uint8: C = 1 for greyscale, else 3."""
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd palettes and the like: the image is read
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:

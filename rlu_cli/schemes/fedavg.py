@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlu_cli.schemes.scheme import Member, Round, mean
+from rlu_cli.schemes.scheme import Member, Round, totals, weighted
 
 
 @dataclass(frozen=True)
@@ -22,5 +22,8 @@ class FedProx:
     def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
         return None
 
-    def aggregate(self, start: Any, members: Sequence[Member], server: Any, clients: int) -> Any:
-        return mean(members), None
+    def aggregate(
+        self, start: Any, members: Iterable[Member], server: Any, clients: int
+    ) -> tuple[Any, Any]:
+        (average,) = totals(members, weighted)
+        return average, None

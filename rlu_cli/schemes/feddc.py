@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlu_cli.schemes.scheme import Member, Round, total
+from rlu_cli.schemes.scheme import Member, Round, total, totals
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,12 @@ class FedDC:
         correction = ((last.end - last.start) - (last.after - last.start)) * (1 / rate)
         return correction + drift * self.pull if self.pull else correction
 
-    def aggregate(self, start: Any, members: Sequence[Member], server: Any, clients: int) -> Any:
-        drifted = []
-        for member in members:
-            drift = total([member.end - start, *(done.end - done.start for done in member.past)])
-            drifted.append((member.end + drift) * member.share)
-        return total(drifted), None
+    def aggregate(
+        self, start: Any, members: Iterable[Member], server: Any, clients: int
+    ) -> tuple[Any, Any]:
+        (average,) = totals(members, lambda m: (m.end + self._drift(start, m)) * m.share)
+        return average, None
+
+    def _drift(self, start: Any, member: Member) -> Any:
+        """d_k after this round."""
+        return total([member.end - start, *(done.end - done.start for done in member.past)])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlu_cli.schemes.scheme import Member, Round, mean, total
+from rlu_cli.schemes.scheme import Member, Round, total, totals, weighted
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,10 @@ class FedDyn:
             return None
         return total([done.end - done.start for done in past]) * self.pull
 
-    def aggregate(self, start: Any, members: Sequence[Member], server: Any, clients: int) -> Any:
-        moved = total([member.end - start for member in members]) * (-self.pull / clients)
-        state = moved if server is None else server + moved
-        average = mean(members)
+    def aggregate(
+        self, start: Any, members: Iterable[Member], server: Any, clients: int
+    ) -> tuple[Any, Any]:
+        average, moved = totals(members, weighted, lambda m: m.end - start)
+        state = moved * (-self.pull / clients)
+        state = state if server is None else server + state
         return (average - state * (1 / self.pull) if self.pull else average), state

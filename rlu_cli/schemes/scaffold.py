@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlu_cli.schemes.scheme import Member, Round, mean, total
+from rlu_cli.schemes.scheme import Member, Round, totals, weighted
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,17 @@ class Scaffold:
             return server
         return own * -1.0 if server is None else server - own
 
-    def aggregate(self, start: Any, members: Sequence[Member], server: Any, clients: int) -> Any:
-        changes = []
-        for member in members:
-            change = (start - member.end) * (1 / member.rate)
-            changes.append(change if server is None else change - server)
-        grown = total(changes) * (1 / clients)
-        return mean(members), grown if server is None else server + grown
+    def aggregate(
+        self, start: Any, members: Iterable[Member], server: Any, clients: int
+    ) -> tuple[Any, Any]:
+        average, change = totals(members, weighted, lambda m: self._change(start, m, server))
+        grown = change * (1 / clients)
+        return average, grown if server is None else server + grown
+
+    def _change(self, start: Any, member: Member, server: Any) -> Any:
+        """How much a client's control variate changed over the round."""
+        change = (start - member.end) * (1 / member.rate)
+        return change if server is None else change - server
 
 
 def control_variate(past: Sequence[Round]) -> Any:

@@ -6,7 +6,9 @@ simulator runs a scheme on whole models and the server's derivation on output la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,11 +53,13 @@ class Scheme(Protocol):
         """
         ...
 
-    def aggregate(self, start: Any, members: Sequence[Member], server: Any, clients: int) -> Any:
-        """The next global model and the server's next value, as a pair.
+    def aggregate(
+        self, start: Any, members: Iterable[Member], server: Any, clients: int
+    ) -> tuple[Any, Any]:
+        """The next global model and the server's next value.
 
         start    θ^(r)
-        members  who took part
+        members  who took part; gone through once, so that they may be read from disk one by one
         clients  all clients there are
         """
         ...
@@ -77,14 +81,20 @@ class Member:
     rate: float
 
 
-def mean(members: Sequence[Member]) -> Any:
-    """Σ_k p_k θ_k (Eq. 1)."""
-    return total([member.end * member.share for member in members])
+def weighted(member: Member) -> Any:
+    """p_k θ_k, a client's part of the average (Eq. 1)."""
+    return member.end * member.share
 
 
-def total(values: Sequence[Any]) -> Any:
+def totals(members: Iterable[Member], *parts: Callable[[Member], Any]) -> list[Any]:
+    """Σ over the members of each part, in one pass over them."""
+    sums: list[Any] = []
+    for member in members:
+        values = [part(member) for part in parts]
+        sums = [a + b for a, b in zip(sums, values, strict=True)] if sums else values
+    return sums
+
+
+def total(values: Iterable[Any]) -> Any:
     """Σ of at least one value."""
-    result = values[0]
-    for value in values[1:]:
-        result = result + value
-    return result
+    return functools.reduce(operator.add, values)
