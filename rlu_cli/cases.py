@@ -15,12 +15,15 @@ from rlu_cli.checkpoints import (
     batch_norm_counters,
     check_pair,
     find_output_layer,
+    momentum_head,
     open_checkpoint,
     read_head,
 )
 from rlu_cli.errors import InputError, UsageError
+from rlu_cli.history import History, last_file, read_history
 from rlu_cli.matching import Reading, readings
 from rlu_cli.models import input_shape
+from rlu_cli.schemes import SCHEMES, SERVER_VALUE, TAKES_LAMBDA
 from rlu_cli.settings import (
     KINDS,
     Layer,
@@ -30,9 +33,10 @@ from rlu_cli.settings import (
     require,
     resolve,
 )
-from rlu_cli.steps import Plan, plan_steps
+from rlu_cli.steps import Plan
+from rlu_cli.training import Training, describe_training
 from rlu_cli.truth import load_truth
-from rlu_cli.types import Auxiliary, Checkpoint, Setting
+from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,28 @@ class Case:
     pair       global and client checkpoint
     layer      name of the output layer
     settings   values with their sources
-    plan       steps and batch sizes
+    training   scheme, optimiser, steps and batch sizes
+    history    the client's earlier rounds
+    velocity   momentum buffer of the output layer at the start of the round, None for none
     readings   architectures, activations and scalings the files may have been made with
     auxiliary  labelled images
     truth      (N,) int64 label counts, None when not told
-    notes      what was assumed or should be known, in words
     """
 
     pair: tuple[Checkpoint, Checkpoint]
     layer: str
     settings: Mapping[str, Setting]
-    plan: Plan
+    training: Training
+    history: History
+    velocity: Head | None
     readings: tuple[Reading, ...]
     auxiliary: Auxiliary
     truth: Tensor | None
     truth_path: Path | None
-    strict: bool = False
+
+    @property
+    def plan(self) -> Plan:
+        return self.training.plan
 
     def value(self, name: str) -> Any:
         """A setting's value, None when nobody gave it."""
@@ -104,9 +114,7 @@ def build_case(
     settings = gather_settings(flags, paths, pair)
     value: Callable[[str], Any] = {n: setting.value for n, setting in settings.items()}.get
     require(settings, needed(settings), step_hints(pair))
-    plan = plan_steps(
-        value("epochs"), value("batch_size"), value("samples"), value("steps_per_epoch")
-    )
+    training = describe_training(value)
     layer = find_output_layer(pair[0].state, layer=value("layer"), classes=_classes_told(value))
     check_pair(*pair, layer)
     found = readings(pair[0], value("model"), value("model_args") or {}, value("normalize"))
@@ -115,8 +123,51 @@ def build_case(
     truth_path = Path(named) if named else _truth_beside(local_path)
     truth = None
     if truth_path is not None:
-        truth = load_truth(truth_path, auxiliary.class_names, plan.total)
-    return Case(pair, layer, settings, plan, tuple(found), auxiliary, truth, truth_path)
+        truth = load_truth(truth_path, auxiliary.class_names, training.plan.total)
+    return Case(
+        pair=pair,
+        layer=layer,
+        settings=settings,
+        training=training,
+        history=_history(training, pair, layer, value),
+        velocity=_velocity(training, pair, layer, value),
+        readings=tuple(found),
+        auxiliary=auxiliary,
+        truth=truth,
+        truth_path=truth_path,
+    )
+
+
+def _history(
+    training: Training, pair: Sequence[Checkpoint], layer: str, value: Callable[[str], Any]
+) -> History:
+    """The client's earlier rounds, where the scheme remembers them."""
+    if not training.scheme.remembers:
+        return History()
+    return read_history(
+        Path(value("history")),
+        pair[1].path,
+        pair[0],
+        layer,
+        rate=training.recursion.rate,
+        needs_server=value("scheme") == SERVER_VALUE,
+        max_bytes=value("max_bytes"),
+    )
+
+
+def _velocity(
+    training: Training, pair: Sequence[Checkpoint], layer: str, value: Callable[[str], Any]
+) -> Head | None:
+    """The momentum buffer the client began with: from the file it started from, or its last one."""
+    if not training.recursion.momentum:
+        return None
+    found = momentum_head(pair[0], layer)
+    if found is not None or value("history") is None:
+        return found
+    earlier = last_file(Path(value("history")), pair[1].path)
+    if earlier is None:
+        return None
+    return momentum_head(open_checkpoint(earlier, max_bytes=value("max_bytes")), layer)
 
 
 def _classes_told(value: Callable[[str], Any]) -> int | None:
@@ -125,10 +176,11 @@ def _classes_told(value: Callable[[str], Any]) -> int | None:
 
 
 def _truth_beside(local: Path) -> Path | None:
-    """What `rlu simulate` writes beside the client it made."""
+    """What `rlu simulate` writes beside the client it made; not a link to somewhere else."""
     truth = local.with_suffix(".truth.json")
     in_a_run = (local.parent / "round.json").is_file()
-    return truth if in_a_run and truth.is_file() else None
+    here = truth.resolve().parent == local.parent.resolve()
+    return truth if in_a_run and truth.is_file() and here else None
 
 
 def _auxiliary(
@@ -179,8 +231,18 @@ def _input_shape(checkpoint: Checkpoint, reading: Reading, classes: int) -> tupl
 
 
 def needed(settings: Mapping[str, Setting]) -> tuple[str, ...]:
-    """What cannot be left out; a full pass over the samples has steps only with a batch size."""
-    return ("lr", "epochs", "batch_size") if "samples" in settings else ("lr", "epochs")
+    """What cannot be left out: a full pass over the samples has steps only with a batch size, a
+    scheme may have a λ, and one with memory needs the client's earlier rounds.
+    """
+    names = ["lr", "epochs"]
+    if "samples" in settings:
+        names.append("batch_size")
+    scheme = settings["scheme"].value
+    if scheme in TAKES_LAMBDA:
+        names.append("lambda")
+    if SCHEMES[scheme](0.0).remembers:
+        names.append("history")
+    return tuple(names)
 
 
 def counted_steps(pair: Sequence[Checkpoint]) -> int | None:

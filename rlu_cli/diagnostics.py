@@ -22,6 +22,7 @@ from rlu_cli.types import Evidence, Outputs, Recovery
 _SUM_TOLERANCE = 1e-3
 _RESIDUAL = 0.1
 _CONDITION = 100.0
+_WEIGHTING_LOSS = 0.02
 _COSINE = 0.8
 _NORM_RATIO = 1.25
 _ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, None: 2.0**-24}
@@ -36,8 +37,8 @@ class Warning_:
 
 
 def update_figures(case: Case, evidence: Evidence) -> dict[str, Any]:
-    """Figures of the update itself, before any estimate."""
-    update = evidence.update
+    """Figures of the update, what is known of the scheme's drift removed, before any estimate."""
+    update = evidence.learned
     assert update.bias is not None
     cosine, ratio = embedding_fit(update, evidence.before, evidence.after)
     steps = counted_steps(case.pair)
@@ -135,7 +136,9 @@ def _step_warnings(case: Case, figures: Mapping[str, Any]) -> list[Warning_]:
     return [Warning_("W304", text)]
 
 
-def estimate_warnings(recovery: Recovery, wanted_draws: int) -> list[Warning_]:
+def estimate_warnings(
+    recovery: Recovery, wanted_draws: int, sizes: Sequence[int] | None
+) -> list[Warning_]:
     """A sentence for every figure of the estimate that is off."""
     figures = recovery.diagnostics
     found = []
@@ -158,6 +161,9 @@ def estimate_warnings(recovery: Recovery, wanted_draws: int) -> list[Warning_]:
                 "in its confidence become large errors in the counts",
             )
         )
+    loss = figures.get("weighting_loss")
+    if loss is not None and (loss > _WEIGHTING_LOSS or _short(sizes)):
+        found.append(Warning_("W314", _weighting(loss, sizes)))
     if figures.get("draws", wanted_draws) < wanted_draws:
         found.append(
             Warning_(
@@ -167,6 +173,22 @@ def estimate_warnings(recovery: Recovery, wanted_draws: int) -> list[Warning_]:
     return found
 
 
+def _weighting(loss: float, sizes: Sequence[int] | None) -> str:
+    """Why even a perfect reading of the update misses some labels."""
+    cause = (
+        f"the last batch of a pass holds {min(sizes)} of {max(sizes)} images, and each of its "
+        "labels counts as many times more"
+        if sizes is not None and _short(sizes)
+        else "the steps of the round count unequally in the update"
+    )
+    return f"{cause}: about {loss:.1%} of the labels are lost to this alone"
+
+
+def _short(sizes: Sequence[int] | None) -> bool:
+    """Whether a batch holds under half of what the others do."""
+    return sizes is not None and 2 * min(sizes) < max(sizes)
+
+
 def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
     """What the answer takes for granted, the meaning of an epoch first."""
     lines = [case.plan.assumed] if case.plan.assumed else []
@@ -174,6 +196,14 @@ def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
         lines.append("no batch size: shares only; give --batch-size for counts")
         if training:
             lines.append(f"training-mode passes in batches of {batch}, since |B| is not known")
+    lines += list(case.history.notes)
+    if case.training.recursion.momentum:
+        found = case.velocity is not None
+        lines.append(
+            "the momentum buffer found in the files enters as drift"
+            if found
+            else "momentum taken as reset at the start of the round"
+        )
     names = case.auxiliary.class_names
     lines.append(f"class order: {_shortened(names)}")
     return lines + list(case.auxiliary.notes)
@@ -186,9 +216,9 @@ def _shortened(names: Sequence[str], limit: int = 12) -> str:
     return ", ".join(shown)
 
 
-def label(index: int, name: str) -> str:
+def label(index: int, name: str, limit: int = 40) -> str:
     """A class as a reader sees it: its index, and its name where that says more."""
-    return str(index) if name == str(index) else f"{index} {printable(name, 40)}"
+    return str(index) if name == str(index) else f"{index} {printable(name, limit)}"
 
 
 def is_plainly_trained(outputs: Outputs) -> bool:

@@ -19,7 +19,7 @@ from rlu_cli.errors import InputError, printable
 from rlu_cli.models import ARCHITECTURES, build_model, recognise
 from rlu_cli.normalisation import AUTO, PRESETS, parse_normalisation
 from rlu_cli.numerics.dynamics import implied_embedding
-from rlu_cli.observe import HeadUpdate, View, mean_embedding, view_pair, with_bias
+from rlu_cli.observe import View, mean_embedding, view_pair, with_bias
 from rlu_cli.types import Auxiliary, Checkpoint, Head, Outputs
 
 _RANKING_IMAGES = 256
@@ -93,7 +93,7 @@ def _activations(name: str, arguments: Mapping[str, Any]) -> list[dict[str, Any]
 def choose(
     candidates: Sequence[Reading],
     pair: Sequence[Checkpoint],
-    update: HeadUpdate,
+    update: Head,
     auxiliary: Auxiliary,
     view: View,
 ) -> list[Reading]:
@@ -140,7 +140,7 @@ def _refuse_a_tie(alike: Sequence[Reading]) -> None:
 def _measured(
     reading: Reading,
     pair: Sequence[Checkpoint],
-    update: HeadUpdate,
+    update: Head,
     auxiliary: Auxiliary,
     view: View,
 ) -> Reading:

@@ -216,31 +216,22 @@ def _for_every_class(seen: Outputs, classes: int) -> Outputs:
     return Outputs(seen.embeddings, seen.logits.repeat(classes, 1), labels)
 
 
-@dataclass(frozen=True)
-class HeadUpdate:
-    """ΔW and Δb of the output layer; Δb derived from ΔW where the layer has no bias."""
-
-    head: Head
-    biased: bool
-
-
-def head_update(pair: Sequence[Checkpoint], layer: str) -> HeadUpdate:
-    """θ_client - θ_global of the output layer, in float64 where the files are."""
+def head_update(pair: Sequence[Checkpoint], layer: str) -> Head:
+    """θ_client - θ_global of the output layer; bias None where the layer has none."""
     before, after = (read_head(checkpoint.state, layer) for checkpoint in pair)
-    update = after - before
-    return HeadUpdate(update, update.bias is not None)
+    return after - before
 
 
-def with_bias(update: HeadUpdate, before: Outputs, after: Outputs) -> Head:
-    """The update with a bias: a layer without one is read as if its mean input were known.
+def with_bias(head: Head, before: Outputs, after: Outputs) -> Head:
+    """The head with a bias: a layer without one is read as if its mean input were known.
 
     ΔW_j = -η Σ ∇_j e ≈ Δb_j ē, so that Δb_j = ΔW_j · ē / ‖ē‖², ē the mean auxiliary embedding
     over both ends of the round.
     """
-    if update.biased:
-        return update.head
-    mean = mean_embedding(before, after).to(update.head.weight)
-    return replace(update.head, bias=update.head.weight @ mean / (mean @ mean))
+    if head.bias is not None:
+        return head
+    mean = mean_embedding(before, after).to(head.weight)
+    return replace(head, bias=head.weight @ mean / (mean @ mean))
 
 
 def mean_embedding(before: Outputs, after: Outputs) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 from rlu_cli.attacks import ATTACKS
 from rlu_cli.auxiliary import is_noise
 from rlu_cli.cases import Case
+from rlu_cli.checkpoints import read_head
 from rlu_cli.diagnostics import (
     Warning_,
     assumptions,
@@ -32,9 +33,9 @@ from rlu_cli.observe import (
     view_pair,
     with_bias,
 )
-from rlu_cli.schemes.recursion import Recursion, step_weights
+from rlu_cli.schemes import drift_weights, step_weights
 from rlu_cli.scoring import Score, score, uniform_floor
-from rlu_cli.types import Evidence, Recovery, Setting
+from rlu_cli.types import Drift, Evidence, Head, Recovery, Setting
 
 METHODS = ("rlu",)
 
@@ -75,7 +76,8 @@ def attack(case: Case, methods: tuple[str, ...] = METHODS) -> Finding:
     """Recover the label counts of one client by each of `methods`."""
     device = choose_device(case.value("device"))
     batch = case.value("batch_size") or DEFAULT_BATCH
-    update = head_update(case.pair, case.layer)
+    update, drift = head_update(case.pair, case.layer), _drift(case)
+    learned = update if drift is None else update + drift[-1]
     first = case.readings[0].build(case.pair[0], case.auxiliary.classes)
     training = _training_mode(case, first)
     view = View(
@@ -86,12 +88,12 @@ def attack(case: Case, methods: tuple[str, ...] = METHODS) -> Finding:
         device=device,
         seed=case.value("seed"),
     )
-    ranked = choose(case.readings, case.pair, update, case.auxiliary, view)
+    ranked = choose(case.readings, case.pair, learned, case.auxiliary, view)
     taken = ranked[0]
     model = first if taken.model == case.readings[0].model and len(ranked) == 1 else None
     model = model or taken.build(case.pair[0], case.auxiliary.classes)
     view = replace(view, normalise=parse_normalisation(taken.normalise))
-    evidence = _evidence(case, model, update, view)
+    evidence = _evidence(case, model, update, drift, view)
     figures = update_figures(case, evidence)
     notes = assumptions(case, batch, training=training)
     return Finding(
@@ -114,7 +116,9 @@ def _training_mode(case: Case, model: nn.Module) -> bool:
     return trains_differently(model) if mode == "auto" else bool(mode == "train")
 
 
-def _evidence(case: Case, model: nn.Module, update: Any, view: View) -> Evidence:
+def _evidence(
+    case: Case, model: nn.Module, update: Head, drift: Drift | None, view: View
+) -> Evidence:
     before, after = view_pair(model, case.pair, case.auxiliary, view)
     if is_noise(case.auxiliary) and is_plainly_trained(before):
         raise InputError(
@@ -123,17 +127,34 @@ def _evidence(case: Case, model: nn.Module, update: Any, view: View) -> Evidence
             why="its confidence depends on the class of the image",
             hint="give labelled images with --aux DIR, five a class are enough to start",
         )
-    rate = case.value("lr")
+    training = case.training
+    if drift is not None:
+        directions = tuple(with_bias(head, before, after) for head in drift.directions)
+        drift = replace(drift, directions=directions)
     return Evidence(
         update=with_bias(update, before, after),
-        weights=step_weights(Recursion(lr=(rate,) * case.plan.steps)),
-        drift=None,
-        batch_sizes=case.plan.batch_sizes,
-        lr=rate,
+        weights=step_weights(training.recursion),
+        drift=drift,
+        batch_sizes=training.plan.batch_sizes,
+        lr=training.recursion.lr[0],
         before=before,
         after=after,
-        biased=update.biased,
+        biased=update.bias is not None,
+        smoothing=training.smoothing,
+        passes=training.plan.passes if training.plan.whole else 1,
     )
+
+
+def _drift(case: Case) -> Drift | None:
+    """What moved the output layer besides the round's gradients: decay, memory, old momentum."""
+    recursion, past = case.training.recursion, case.history.past
+    origin = read_head(case.pair[0].state, case.layer)
+    constant = case.training.scheme.constant(past, recursion.rate, case.history.server)
+    heads = (origin if recursion.decay else None, constant, case.velocity)
+    moving = {column: head for column, head in enumerate(heads) if head is not None}
+    if not moving:
+        return None
+    return Drift(drift_weights(recursion)[:, list(moving)], tuple(moving.values()))
 
 
 def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
@@ -147,7 +168,7 @@ def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
     scored = None
     if case.truth is not None and recovery.counts is not None:
         scored = score(recovery.counts, case.truth)
-    warnings = tuple(estimate_warnings(recovery, case.value("draws")))
+    warnings = tuple(estimate_warnings(recovery, case.value("draws"), case.plan.batch_sizes))
     return MethodFinding(name, recovery, scored, warnings)
 
 

@@ -25,8 +25,8 @@ else:
     import tomli as tomllib
 
 FILE_NAME = "rlu.toml"
-PATHS = ("truth", "output")
-MAX_STEPS = 10_000
+PATHS = ("truth", "output", "history")
+MAX_STEPS = 5_000
 _MAX_TOML = 2**20
 
 
@@ -73,6 +73,46 @@ def _positive(value: Any) -> float:
     if isinstance(value, bool) or not 0 < number < float("inf"):
         raise ValueError("a number above 0")
     return number
+
+
+def _between(low: float, high: float, *, below: bool = False) -> Callable[[Any], float]:
+    """A number from `low` to `high`, or below it."""
+
+    def parse(value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = float("nan")
+        fits = low <= number < high if below else low <= number <= high
+        if isinstance(value, bool) or not fits:
+            raise ValueError(f"a number from {low:g} to {'below ' * below}{high:g}")
+        return number
+
+    return parse
+
+
+def _flag(value: Any) -> bool:
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value.lower() not in known:
+        raise ValueError("true or false")
+    return known[value.lower()]
+
+
+def _betas(value: Any) -> tuple[float, float]:
+    listed = value.split(",") if isinstance(value, str) else value
+    if not isinstance(listed, (list, tuple)) or len(listed) != 2:
+        raise ValueError("two numbers, as in 0.9,0.999")
+    first, second = map(_between(0, 1, below=True), listed)
+    return first, second
+
+
+def _schedule(value: Any) -> str:
+    from rlu_cli.schemes import parse_schedule
+
+    parse_schedule(_text(value))
+    return str(value)
 
 
 def _choice(*names: str) -> Callable[[Any], str]:
@@ -127,6 +167,20 @@ KINDS: dict[str, Kind] = {
     "batch_size": Kind(_whole(1, 10**6), "--batch-size B"),
     "samples": Kind(_whole(1, 10**8), "--samples n, the client's images"),
     "steps_per_epoch": Kind(_whole(1, MAX_STEPS), "--steps-per-epoch S"),
+    "drop_last": Kind(_flag, "--drop-last"),
+    "scheme": Kind(
+        _choice("fedavg", "fedprox", "scaffold", "feddyn", "feddc"), "--scheme NAME", "fedavg"
+    ),
+    "lambda": Kind(_between(0, 1e6), "--lambda L, of fedprox, feddyn and feddc"),
+    "optimizer": Kind(_choice("sgd", "adam", "adamw"), "--optimizer NAME", "sgd"),
+    "momentum": Kind(_between(0, 1, below=True), "--momentum G"),
+    "nesterov": Kind(_flag, "--nesterov"),
+    "weight_decay": Kind(_between(0, 1e6), "--weight-decay W"),
+    "betas": Kind(_betas, "--betas B1,B2"),
+    "clip": Kind(_positive, "--clip NORM"),
+    "label_smoothing": Kind(_between(0, 1, below=True), "--label-smoothing E"),
+    "lr_schedule": Kind(_schedule, "--lr-schedule NAME", "constant"),
+    "history": Kind(_text, "--history DIR, the client's earlier rounds"),
     "layer": Kind(_text, "--layer NAME"),
     "classes": Kind(_names, "classes = [...] in rlu.toml"),
     "aux_split": Kind(_text, "--aux-split NAME"),

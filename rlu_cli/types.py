@@ -59,6 +59,7 @@ class Checkpoint:
     prefixes  name prefixes that were stripped, such as ("module.",)
     facts     settings the file itself tells ("lr", "momentum", …), each with the place it stood in
     narrow    the narrower type that was widened, "float16" or "bfloat16", if any
+    momentum  momentum buffers of the optimiser by parameter name, where the file has them
     """
 
     path: Path
@@ -69,6 +70,7 @@ class Checkpoint:
     prefixes: tuple[str, ...] = ()
     facts: Mapping[str, Setting] = field(default_factory=dict)
     narrow: str | None = None
+    momentum: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,29 +112,56 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """The part of every state of a round that no gradient of it made.
+
+    Decay, a scheme's memory and an old momentum buffer move a client along a few fixed directions,
+    so that m + 1 states need only as many numbers each.
+
+    coefficients  (m + 1, k): drift[τ] = Σ_i coefficients[τ, i] · directions[i]
+    directions    k Heads
+    """
+
+    coefficients: Tensor
+    directions: tuple[Head, ...]
+
+    def __getitem__(self, state: int) -> Head:
+        """θ_global - θ^τ as it would be with gradients of zero; the last is Table 1's h."""
+        parts = zip(self.coefficients[state].tolist(), self.directions, strict=True)
+        scaled: list[Head] = [direction * factor for factor, direction in parts]
+        total, *rest = scaled
+        for part in rest:
+            total = total + part
+        return total
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that an attack may look at: schemes act before it, attacks after it.
 
     update       Head, θ_client - θ_global of the output layer; `bias` is never None here
     weights      (m + 1, m): row τ gives θ^τ - θ_global = -lr Σ_i weights[τ, i] ∇^i - drift[τ];
                  the last row is the ρ of the final update
-    drift        m + 1 Heads, the part of each state that no gradient of this round made;
-                 None where there is none
+    drift        the part of each state that no gradient of this round made; None for none
     batch_sizes  (m,) samples in each step's batch; None when |B| is not known
     lr           learning rate η of the round
     before       Outputs of the global model
     after        Outputs of the client's model
     biased       whether the layer has a bias of its own (else Δb was derived from ΔW)
+    smoothing    ε of label smoothing: a label counts 1 - ε, and ε/N for every class
+    passes       full passes over the same samples, each with the same labels; 1 where unknown
     """
 
     update: Head
     weights: Tensor
-    drift: tuple[Head, ...] | None
+    drift: Drift | None
     batch_sizes: tuple[int, ...] | None
     lr: float
     before: Outputs
     after: Outputs
     biased: bool = True
+    smoothing: float = 0.0
+    passes: int = 1
 
     @property
     def steps(self) -> int:
@@ -148,12 +177,15 @@ class Evidence:
         return None if self.batch_sizes is None else sum(self.batch_sizes)
 
     @property
+    def learned(self) -> Head:
+        """Δθ + h: the part of the update that the round's gradients made."""
+        return self.update if self.drift is None else self.update + self.drift[-1]
+
+    @property
     def signal(self) -> Tensor:
         """u = (Δb + h) / (lr Σ_τ ρ^τ): the bias update per step, scheme removed, (N,)."""
-        bias = self.update.bias
+        bias = self.learned.bias
         assert bias is not None, "observe() derives the bias of a layer that has none"
-        if self.drift is not None and self.drift[-1].bias is not None:
-            bias = bias + self.drift[-1].bias
         return bias / (self.lr * float(self.weights[-1].sum()))
 
 

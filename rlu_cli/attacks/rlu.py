@@ -22,6 +22,7 @@ from rlu_cli.numerics.moments import class_moments
 from rlu_cli.numerics.monte_carlo import LogitDraws, affordable_draws, logit_draws
 from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.numerics.simplex import label_shares
+from rlu_cli.numerics.weighting import expected_loss
 from rlu_cli.types import Evidence, Outputs, Recovery, Status
 
 PRINTED_ITERATIONS = 10  # T of B.2.2
@@ -51,7 +52,7 @@ class RLU:
         start, end = before.confidence(), after.confidence()
         # (2) Least squares: S at the start for one step, the mean of both ends for several.
         confidence = start if evidence.steps == 1 else (start + end) / 2
-        solution = label_shares(confidence, evidence.signal)
+        solution = label_shares(confidence, evidence.signal, evidence.smoothing)
         # (3) Whole labels summing to K; without |B|, a fine grid stands in for them.
         total = evidence.total or _UNKNOWN_BATCH * evidence.steps
         counts = round_to_total(solution.shares, total)
@@ -59,15 +60,19 @@ class RLU:
         # (4) Posterior search, when there are intermediate steps to guess.
         if evidence.steps > 1 and self.search != "none" and solution.status.ok:
             observed = (after.moments.mean - before.moments.mean).mean(0).double().cpu()
-            ends = [label_shares(s, evidence.signal).shares * total for s in (start, end)]
+            ends = [
+                label_shares(s, evidence.signal, evidence.smoothing).shares * total
+                for s in (start, end)
+            ]
             replay = _Simulation(evidence, before, observed, torch.stack(ends))
             trace = SEARCHES[self.search](replay, counts, self.iterations)
+        counts = whole_passes(trace.counts, evidence)
         status = trace.status if solution.status.ok else solution.status
         moved = trace.passes > 0 and not torch.equal(trace.counts, counts)
         shares = trace.counts.double() / total if moved else solution.shares
         return Recovery(
             shares=shares,
-            counts=None if evidence.total is None else trace.counts,
+            counts=None if evidence.total is None else counts,
             status=status,
             diagnostics={
                 "residual": solution.residual,
@@ -79,6 +84,7 @@ class RLU:
                 "search_passes": trace.passes,
                 "discrepancy_start": trace.first,
                 "discrepancy_end": trace.last,
+                "weighting_loss": _weighting_loss(evidence, shares),
             },
         )
 
@@ -86,6 +92,20 @@ class RLU:
         moments = class_moments(outputs.logits.float(), outputs.labels, evidence.classes)
         draws = affordable_draws(self.draws, evidence.classes, moments.images)
         return logit_draws(moments, draws, self.seed)
+
+
+def whole_passes(counts: Tensor, evidence: Evidence) -> Tensor:
+    """Counts (N,) that are the same in every full pass over the samples."""
+    if evidence.passes == 1:
+        return counts
+    total = int(counts.sum())
+    return round_to_total(counts / total, total // evidence.passes) * evidence.passes
+
+
+def _weighting_loss(evidence: Evidence, shares: Tensor) -> float | None:
+    if evidence.batch_sizes is None:
+        return None
+    return expected_loss(evidence.weights[-1], evidence.batch_sizes, shares, evidence.passes)
 
 
 def erroneous_confidence(confidence: Tensor) -> float:
@@ -118,8 +138,7 @@ class _Simulation:
     def __init__(
         self, evidence: Evidence, logits: LogitDraws, observed: Tensor, ends: Tensor
     ) -> None:
-        update = evidence.update if evidence.drift is None else evidence.update + evidence.drift[-1]
-        embedding = implied_embedding(update)
+        embedding = implied_embedding(evidence.learned)
         gain = logit_gain(embedding, biased=evidence.biased)
         self.steps = evidence.steps
         self.total = evidence.total or _UNKNOWN_BATCH * evidence.steps
@@ -127,6 +146,7 @@ class _Simulation:
         self._rate = evidence.lr * gain
         self._weights = evidence.weights
         self._drift = drift_shifts(evidence.drift, embedding, biased=evidence.biased)
+        self._smoothing = evidence.smoothing
         self._observed = observed
         self._low, self._high = ends.amin(0), ends.amax(0)
 
@@ -142,7 +162,9 @@ class _Simulation:
         per_step  (N,) labels of each class in each step, g
         """
         mix = per_step.double() * self.steps / self.total
-        shift = simulated_shift(self._logits, mix, self._weights, self._rate, self._drift)
+        shift = simulated_shift(
+            self._logits, mix, self._weights, self._rate, self._drift, self._smoothing
+        )
         return (shift - self._observed) * len(mix)
 
 

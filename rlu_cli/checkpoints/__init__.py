@@ -10,6 +10,7 @@ from pathlib import Path
 from rlu_cli.checkpoints import safetensors_file, torch_legacy, torch_zip
 from rlu_cli.checkpoints.facts import collect_facts
 from rlu_cli.checkpoints.head import batch_norm_counters, find_output_layer, read_head
+from rlu_cli.checkpoints.momentum import momentum_buffers, momentum_head
 from rlu_cli.checkpoints.pair import check_pair
 from rlu_cli.checkpoints.plain import plain_state
 from rlu_cli.checkpoints.sniff import sniff
@@ -23,6 +24,7 @@ __all__ = [
     "batch_norm_counters",
     "check_pair",
     "find_output_layer",
+    "momentum_head",
     "open_checkpoint",
     "read_head",
 ]
@@ -51,6 +53,7 @@ def open_checkpoint(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Checkp
         digest = source.sha256()
     found = unwrap(content, source)
     state, prefixes = strip_prefixes(found.state)
+    momentum, _ = plain_state(momentum_buffers(found.outer, state), source)
     state, narrow = plain_state(state, source)
     return Checkpoint(
         path=path,
@@ -61,4 +64,5 @@ def open_checkpoint(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Checkp
         prefixes=prefixes,
         facts=collect_facts(found.outer, path.name),
         narrow=narrow,
+        momentum=momentum,
     )

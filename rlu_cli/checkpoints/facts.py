@@ -10,7 +10,7 @@ from rlu_cli.checkpoints.unwrap import plain_items
 from rlu_cli.errors import printable
 from rlu_cli.types import Setting
 
-_OPTIMISERS = ("optimizer", "optimizer_state_dict", "optimizer_state", "optimizer_states")
+OPTIMISERS = ("optimizer", "optimizer_state_dict", "optimizer_state", "optimizer_states")
 _HYPER_PARAMETERS = ("hyper_parameters", "args", "config", "hparams")
 
 
@@ -63,7 +63,7 @@ def _places(
     outer: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[str, Mapping[str, Any], _Table]]:
     for items in outer:
-        for key in _OPTIMISERS:
+        for key in OPTIMISERS:
             yield from _groups(key, items.get(key))
     for items in outer:
         for key in _HYPER_PARAMETERS:

@@ -74,6 +74,78 @@ def attack(
         str | None,
         typer.Option(metavar="S", help="Batches in an epoch.", rich_help_panel=_CLIENT),
     ] = None,
+    drop_last: Annotated[
+        bool | None,
+        typer.Option(
+            "--drop-last/--keep-last",
+            help="Whether a last smaller batch is left out.",
+            rich_help_panel=_CLIENT,
+            show_default=False,
+        ),
+    ] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="fedavg, fedprox, scaffold, feddyn or feddc [fedavg].",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = None,
+    lambda_: Annotated[
+        str | None,
+        typer.Option(
+            "--lambda",
+            metavar="L",
+            help="λ of fedprox, feddyn and feddc.",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = None,
+    history: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Earlier rounds, for schemes with memory (docs/history.md).",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="sgd, adam or adamw [sgd].", rich_help_panel=_CLIENT),
+    ] = None,
+    momentum: Annotated[
+        str | None, typer.Option(metavar="G", help="Momentum γ.", rich_help_panel=_CLIENT)
+    ] = None,
+    nesterov: Annotated[
+        bool | None,
+        typer.Option(
+            "--nesterov/--no-nesterov",
+            help="Nesterov's momentum.",
+            rich_help_panel=_CLIENT,
+            show_default=False,
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        str | None, typer.Option(metavar="W", help="Weight decay.", rich_help_panel=_CLIENT)
+    ] = None,
+    betas: Annotated[
+        str | None, typer.Option(metavar="B1,B2", help="Of Adam.", rich_help_panel=_CLIENT)
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(metavar="NORM", help="Gradient clipping by norm.", rich_help_panel=_CLIENT),
+    ] = None,
+    label_smoothing: Annotated[
+        str | None,
+        typer.Option(metavar="E", help="Label smoothing ε.", rich_help_panel=_CLIENT),
+    ] = None,
+    lr_schedule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="constant, step:K:G, cosine:T or linear:END, inside the round [constant].",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = None,
     mode: Annotated[
         str | None,
         typer.Option(
@@ -207,6 +279,18 @@ def attack(
         "batch_size": batch_size,
         "samples": samples,
         "steps_per_epoch": steps_per_epoch,
+        "drop_last": drop_last,
+        "scheme": scheme,
+        "lambda": lambda_,
+        "history": history,
+        "optimizer": optimizer,
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "weight_decay": weight_decay,
+        "betas": betas,
+        "clip": clip,
+        "label_smoothing": label_smoothing,
+        "lr_schedule": lr_schedule,
         "mode": mode,
         "model": model,
         "model_args": model_arg,
@@ -259,7 +343,9 @@ def _run(
         check_writable(output, force=force)
         say("running both models and estimating")
         finding = run_attack(case)
-    write_report(FORMATS[format_](build_report(finding, redact=redact)), output)
+    terminal = output is None and sys.stdout.isatty()
+    report = FORMATS[format_](build_report(finding, redact=redact), terminal=terminal)
+    write_report(report, output)
     if not finding.methods[0].recovery.status.ok:
         raise typer.Exit(Exit.UNSETTLED)
 
@@ -295,8 +381,8 @@ def _show_settings(flags: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
             table.add_row(name, escape(printable(found.value)), escape(found.source))
         else:
             table.add_row(name, "–", escape(f"not given: {kind.give}"))
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
-        console.width = 240
+        console.width = 4096  # a pipe has no width of its own: never wrap
     console.print(table)
     require(settings, needed(settings), step_hints(pair))

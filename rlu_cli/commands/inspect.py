@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rlu_cli.types import Checkpoint
 
 _BYTES = 2**34
+_LABEL = 18  # width of the longest label
 
 
 def inspect(
@@ -54,13 +55,13 @@ def _describe(checkpoint: Checkpoint, layer: str | None) -> Iterator[str]:
         "prefixes": " ".join(printable(p) for p in checkpoint.prefixes) or "none",
         "tensors": f"{len(checkpoint.state)} ({numbers:,} numbers)",
         "widened": f"{checkpoint.narrow} to float32" if checkpoint.narrow else "no",
-        "output layer": _layer(checkpoint, layer),
         "architecture": _architectures(checkpoint),
         "BatchNorm steps": f"{max(counters.values()):g}" if counters else "no BatchNorm",
     }
     for name, fact in checkpoint.facts.items():
         rows[printable(name)] = f"{printable(fact.value)}  ({printable(fact.source)})"
     yield from _rows(rows)
+    yield from _rows({"output layer": _layer(checkpoint, layer)})  # last: it may not be found
 
 
 def _layer(checkpoint: Checkpoint, layer: str | None) -> str:
@@ -95,7 +96,7 @@ def _compare(before: Checkpoint, after: Checkpoint, layer: str | None) -> Iterat
     yield "pair"
     name = find_output_layer(before.state, layer=layer)
     check_pair(before, after, name)
-    update = head_update((before, after), name).head
+    update = head_update((before, after), name)
     rows = {
         "size of ΔW": f"{float(update.weight.norm()):.3g}",
         "column sums of ΔW": f"{relative_sum(update.weight):.2%} of its size",
@@ -111,6 +112,6 @@ def _compare(before: Checkpoint, after: Checkpoint, layer: str | None) -> Iterat
 
 
 def _rows(rows: dict[str, str]) -> Iterator[str]:
-    width = max(map(len, rows)) + 2
+    width = max(_LABEL, *map(len, rows)) + 2
     for label, text in rows.items():
         yield f"  {label:<{width}}{text}"

@@ -43,19 +43,27 @@ def _obstacle(output: Path) -> str:
 
 def write_report(text: str, output: Path | None) -> None:
     """Print the report, or write it whole or not at all, mode 0600 (it holds private data)."""
-    if output is None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
     try:
-        _replace(output, text)
+        if output is None:
+            _print(text)
+        else:
+            _replace(output, text)
+    except BrokenPipeError:
+        raise
     except OSError as problem:
         raise InputError(
             "E201",
-            f"cannot write {printable(output)}",
+            f"cannot write {'standard output' if output is None else printable(output)}",
             why=printable(problem),
             hint="free some space or give another --output",
         ) from None
+
+
+def _print(text: str) -> None:
+    # A terminal or pipe that cannot show a character must not cost the report.
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
 
 
 def _replace(output: Path, text: str) -> None:

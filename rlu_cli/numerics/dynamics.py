@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from rlu_cli.numerics.monte_carlo import LogitDraws
-from rlu_cli.types import Head
+from rlu_cli.types import Drift, Head
 
 
 def implied_embedding(update: Head) -> Tensor:
@@ -34,19 +32,23 @@ def logit_gain(embedding: Tensor, *, biased: bool) -> float:
     return float(embedding.double() @ embedding.double()) + float(biased)
 
 
-def drift_shifts(drift: Sequence[Head] | None, embedding: Tensor, *, biased: bool) -> Tensor | None:
-    """What a scheme's drift adds to every logit in each state of the round, (m + 1, N)."""
+def drift_shifts(drift: Drift | None, embedding: Tensor, *, biased: bool) -> Tensor | None:
+    """What a scheme's drift takes from every logit in each state of the round, (m + 1, N)."""
     if drift is None:
         return None
-    shifts = [head.weight @ embedding for head in drift]
-    if biased:
-        shifts = [s + _bias(head) for s, head in zip(shifts, drift, strict=True)]
-    return torch.stack(shifts).double().cpu()
+    shifts = [_logits(head, embedding, biased=biased) for head in drift.directions]
+    return drift.coefficients.double() @ torch.stack(shifts)
 
 
-def _bias(head: Head) -> Tensor:
-    assert head.bias is not None
-    return head.bias
+def _logits(head: Head, embedding: Tensor, *, biased: bool) -> Tensor:
+    """(N,) float64 on the CPU: what a head gives for the mean embedding."""
+    logits = (head.weight.double() @ embedding.to(head.weight).double()).cpu()
+    return logits + head.bias.double().cpu() if biased and head.bias is not None else logits
+
+
+def smoothed(mix: Tensor, smoothing: float) -> Tensor:
+    """Label shares as a loss with label smoothing ε counts them: (1 - ε) z + ε/N."""
+    return mix * (1 - smoothing) + smoothing / len(mix)
 
 
 def simulated_shift(
@@ -55,22 +57,24 @@ def simulated_shift(
     weights: Tensor,
     rate: float,
     drift: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Change of the logits over a round in which every batch has label shares `mix` (Eqs. 12, 13).
 
-    draws    logits of the global model
-    mix      (N,) labels per step and class as shares of the batch
-    weights  (m + 1, m) in-round weights of the scheme; the last row is ρ
-    rate     learning rate × logit gain
-    drift    (m + 1, N) logit shift of the scheme's drift, subtracted; None for none
-    returns  (N,) float64, added to every class's mean: Δμ_{n,j} does not depend on n
+    draws      logits of the global model
+    mix        (N,) labels per step and class as shares of the batch
+    weights    (m + 1, m) in-round weights of the scheme; the last row is ρ
+    rate       learning rate × logit gain
+    drift      (m + 1, N) logit shift of the scheme's drift, subtracted; None for none
+    smoothing  ε of the client's loss
+    returns    (N,) float64, added to every class's mean: Δμ_{n,j} does not depend on n
     """
     mix = mix.double().cpu()
     slopes = torch.zeros(weights.shape[1], len(mix), dtype=torch.float64)
     steps = weights.double().cpu()
     for state in range(len(slopes)):
         shift = _shift(steps[state], slopes, rate, drift, state)
-        slopes[state] = draws.batch_probability(mix, shift) - mix
+        slopes[state] = draws.batch_probability(mix, shift) - smoothed(mix, smoothing)
     return _shift(steps[-1], slopes, rate, drift, len(slopes))
 
 

@@ -31,28 +31,32 @@ class Shares:
     status: Status
 
 
-def coefficients(confidence: Tensor) -> Tensor:
+def coefficients(confidence: Tensor, smoothing: float = 0.0) -> Tensor:
     """A = I - Sᵀ, (N, N): u = A z exactly, by Eq. 9 with the diagonal kept.
 
     confidence  (N, N)  S[n, j]: mean softmax of class j on samples of true class n
+    smoothing   ε of label smoothing: I becomes (1 - ε) I + ε/N, exact since Σz = 1
 
     Paper note: Eq. 10 and Algorithm 1 print the transpose, a_{n,j} = -S_{n,j}. Eq. 9 needs I - Sᵀ;
     the two agree only while S is symmetric, as on an untrained model.
     """
-    return torch.eye(len(confidence), dtype=confidence.dtype) - confidence.T
+    classes = len(confidence)
+    labels = torch.eye(classes, dtype=confidence.dtype) * (1 - smoothing) + smoothing / classes
+    return labels - confidence.T
 
 
-def label_shares(confidence: Tensor, signal: Tensor) -> Shares:
+def label_shares(confidence: Tensor, signal: Tensor, smoothing: float = 0.0) -> Shares:
     """Label shares that best explain one averaged bias update: min ‖A z - u‖, z ≥ 0, Σz = 1.
 
     confidence  (N, N)  S[n, j]
     signal      (N,)    u: the bias update per step with the scheme's drift and ρ removed
+    smoothing   ε of the client's loss
 
     The columns of A sum to 0, so that A alone has rank N - 1: the sum is one more row, heavy enough
     to hold. A solver that gives up, or an A that is 0 and so tells nothing, is a status, and the
     shares are then uniform.
     """
-    matrix = coefficients(confidence.double().cpu()).numpy()
+    matrix = coefficients(confidence.double().cpu(), smoothing).numpy()
     target = signal.double().cpu().numpy()
     solution = _on_simplex(matrix, target)
     status = Status.UNSOLVED if solution is None else Status.SOLVED

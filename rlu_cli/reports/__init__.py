@@ -8,7 +8,7 @@ from rlu_cli.reports import json_text, table
 from rlu_cli.reports.build import build_report
 from rlu_cli.reports.schema import Report
 
-FORMATS: dict[str, Callable[[Report], str]] = {
+FORMATS: dict[str, Callable[..., str]] = {  # (report, terminal=whether one will show it)
     "table": table.render,
     "json": json_text.render,
 }

@@ -11,12 +11,15 @@ from typing import Any
 import numpy
 import scipy
 import torch
+from torch import Tensor
 
 from rlu_cli import __version__
 from rlu_cli.auxiliary import is_noise
 from rlu_cli.diagnostics import Warning_
 from rlu_cli.errors import printable
 from rlu_cli.hashing import file_sha256
+from rlu_cli.models import runs_code
+from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.pipeline import Finding, MethodFinding
 from rlu_cli.reports.schema import (
     ClassCount,
@@ -33,6 +36,8 @@ from rlu_cli.reports.schema import (
 from rlu_cli.scoring import Score
 
 _PRIVATE = ("classes", "truth", "output")
+_OWN_CODE = ("model", "model_args")  # may name files
+_LONG = 4096
 
 
 def build_report(finding: Finding, *, redact: bool = False) -> Report:
@@ -57,10 +62,8 @@ def build_report(finding: Finding, *, redact: bool = False) -> Report:
             width=finding.evidence_width,
             bias=finding.biased,
         ),
-        readings=[_reading(reading) for reading in finding.readings],
-        assumptions=[
-            a for a in finding.assumptions if not (redact and a.startswith("class order"))
-        ],
+        readings=[_reading(reading, redact=redact) for reading in finding.readings],
+        assumptions=_assumptions(finding, redact=redact),
         result=first.result,
         metrics=first.metrics,
         diagnostics={**finding.diagnostics, **first.diagnostics},
@@ -95,18 +98,34 @@ def _result(finding: Finding, found: MethodFinding, *, redact: bool) -> Result:
     recovery, names = found.recovery, finding.case.auxiliary.class_names
     shares = recovery.shares.tolist()
     counts = [None] * len(names) if recovery.counts is None else recovery.counts.tolist()
+    per_pass = _per_pass(finding, recovery.counts)
     rows = [
         ClassCount(index=n, name=None, count=None, share=None)
         if redact
-        else ClassCount(index=n, name=printable(names[n]), count=counts[n], share=shares[n])
+        else ClassCount(
+            index=n,
+            name=printable(names[n], _LONG),
+            count=counts[n],
+            share=shares[n],
+            per_pass=per_pass[n],
+        )
         for n in range(len(names))
     ]
     return Result(
         counts=rows,
         total=finding.case.plan.total,
+        passes=finding.case.plan.passes,
         status=recovery.status.value,
         ok=recovery.status.ok,
     )
+
+
+def _per_pass(finding: Finding, counts: Tensor | None) -> list[int | None]:
+    """Counts of one full pass; None where an epoch was no full pass."""
+    plan = finding.case.plan
+    if counts is None or plan.total is None or plan.passes == 1:
+        return [None] * finding.case.auxiliary.classes
+    return list(round_to_total(counts / plan.total, plan.total // plan.passes).tolist())
 
 
 def _metrics(scored: Score | None, floor: Score | None) -> Metrics | None:
@@ -137,7 +156,7 @@ def _inputs(finding: Finding, *, redact: bool) -> dict[str, Input]:
     if case.truth_path is not None:
         files["truth"] = (str(case.truth_path), file_sha256(case.truth_path))
     return {
-        name: Input(path=None if redact else printable(path, 4096), sha256=digest)
+        name: Input(path=None if redact else printable(path, _LONG), sha256=digest)
         for name, (path, digest) in files.items()
     }
 
@@ -148,26 +167,48 @@ def _settings(finding: Finding, *, redact: bool) -> dict[str, SettingValue]:
         for name, setting in finding.settings.items()
         if not (redact and name in _PRIVATE)
     }
+    hidden = _OWN_CODE if redact and runs_code(finding.readings[0].model) else ()
     return {
         name: SettingValue(
-            value=setting.value, source=setting.source if not redact else _kind(setting.source)
+            value=None if name in hidden else _plain(setting.value),
+            source=_kind(setting.source) if redact else setting.source,
         )
         for name, setting in sorted(shown.items())
     }
 
 
+def _plain(value: Any) -> Any:
+    """A setting as JSON can hold it, its text safe to show."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {printable(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return printable(value, _LONG)
+
+
+def _assumptions(finding: Finding, *, redact: bool) -> list[str]:
+    """Redacted: no class names, nor the files that were skipped, which lie in class folders."""
+    if not redact:
+        return list(finding.assumptions)
+    lines = [line for line in finding.assumptions if not line.startswith("class order")]
+    return [line.partition(": ")[0] if line.startswith("skipped") else line for line in lines]
+
+
 def _kind(source: str) -> str:
-    """A source without the path it may name."""
-    return "file" if "/" in source or "\\" in source else source
+    """A source without the file it may name."""
+    return "file" if any(mark in source for mark in "/\\:") else source
 
 
-def _reading(reading: Any) -> Reading:
+def _reading(reading: Any, *, redact: bool) -> Reading:
     def figure(value: float) -> float | None:
         return None if math.isnan(value) else value
 
+    hidden = redact and runs_code(reading.model)
     return Reading(
-        model=printable(reading.model),
-        arguments=dict(reading.arguments),
+        model="own code" if hidden else printable(reading.model, _LONG),
+        arguments={} if hidden else _plain(reading.arguments),
         normalize=reading.normalise,
         embedding_cosine=figure(reading.cosine),
         embedding_norm_ratio=figure(reading.norm_ratio),

@@ -20,6 +20,7 @@ class ClassCount(_Part):
     name: str | None = Field(alias="class")
     count: int | None
     share: float | None
+    per_pass: int | None = Field(None, description="labels in each full pass over the samples")
 
 
 class Result(_Part):
@@ -27,6 +28,7 @@ class Result(_Part):
 
     counts: list[ClassCount]
     total: int | None = Field(description="K, the labels that went into the update")
+    passes: int = Field(1, description="full passes over the client's samples")
     status: str = Field(description="how the estimate ended, in a sentence")
     ok: bool = Field(description="whether the estimate settled")
 

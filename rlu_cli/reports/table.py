@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from collections.abc import Iterator
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from rlu_cli.diagnostics import label
 from rlu_cli.reports.schema import ClassCount, Report
 
 _BAR = 24
 _ALL_SHOWN = 24  # classes up to which empty ones are listed too
-_PLAIN_WIDTH = 240  # not a terminal: wide enough that no cell is cut
+_LONGEST_NAME = 1000
+_PLAIN_WIDTH = 4096  # not a terminal: wide enough that no cell is cut
 
 
-def render(report: Report) -> str:
-    """The report as text; colour and width follow standard output."""
-    terminal = sys.stdout.isatty()
+def render(report: Report, *, terminal: bool = False) -> str:
+    """The report as text; only for a terminal has it colours and a width to keep to."""
     text = io.StringIO()
+    plain = bool(os.environ.get("NO_COLOR")) or not terminal
     console = Console(
         file=text,
         force_terminal=terminal,
         width=None if terminal else _PLAIN_WIDTH,
-        no_color=bool(os.environ.get("NO_COLOR")) or not terminal,
+        color_system=None if plain else "auto",
+        emoji=False,
         legacy_windows=False,
         highlight=False,
         soft_wrap=not terminal,
@@ -67,17 +69,26 @@ def _counts(report: Report) -> Table | None:
     table = Table(title=_title(report), title_justify="left", title_style="bold")
     table.add_column("class", no_wrap=True)
     table.add_column("count", justify="right", no_wrap=True)
+    if report.result.passes > 1:
+        table.add_column("per pass", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     largest = max((row.share or 0.0) for row in rows) or 1.0
     for row in shown:
-        count = "–" if row.count is None else str(row.count)
+        counts = [_whole(row.count)]
+        if report.result.passes > 1:
+            counts.append(_whole(row.per_pass))
         share = f"{(row.share or 0.0):.1%}"
-        table.add_row(escape(label(row.index, row.name or "")), count, share, _bar(row, largest))
+        name = Text(label(row.index, row.name or "", _LONGEST_NAME))
+        table.add_row(name, *counts, share, _bar(row, largest))
     hidden = len(rows) - len(shown)
     if hidden:
         table.caption = f"{hidden} classes without a label are not shown"
     return table
+
+
+def _whole(value: int | None) -> str:
+    return "–" if value is None else str(value)
 
 
 def _title(report: Report) -> str:

@@ -13,7 +13,7 @@ from rlu_cli.schemes.bundle import Bundle
 from rlu_cli.schemes.fedavg import FedProx
 from rlu_cli.schemes.feddc import FedDC
 from rlu_cli.schemes.feddyn import FedDyn
-from rlu_cli.schemes.recursion import Recursion, drift, path, step, step_weights
+from rlu_cli.schemes.recursion import Recursion, drift_weights, path, step, step_weights
 from rlu_cli.schemes.scaffold import Scaffold, derived_server_value
 from rlu_cli.schemes.schedule import learning_rates, parse_schedule
 from rlu_cli.schemes.scheme import Member, Round, Scheme
@@ -26,9 +26,11 @@ SCHEMES: dict[str, Callable[[float], Scheme]] = {
     "feddc": lambda pull: FedDC(pull),
 }
 TAKES_LAMBDA = ("fedprox", "feddyn", "feddc")
+SERVER_VALUE = "scaffold"  # the scheme whose clients see a value of the server's
 
 __all__ = [
     "SCHEMES",
+    "SERVER_VALUE",
     "TAKES_LAMBDA",
     "Bundle",
     "Member",
@@ -36,7 +38,7 @@ __all__ = [
     "Round",
     "Scheme",
     "derived_server_value",
-    "drift",
+    "drift_weights",
     "learning_rates",
     "parse_schedule",
     "path",

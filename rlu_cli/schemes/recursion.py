@@ -95,11 +95,13 @@ def step_weights(client: Recursion) -> Tensor:
     return torch.stack(list(path(client, start, list(impulses)))) / -client.lr[0]
 
 
-def drift(client: Recursion, origin: Any, constant: Any = None, velocity: Any = None) -> list[Any]:
-    """The part of each position that no gradient of the round made, negated; the last is h.
+def drift_weights(client: Recursion) -> Tensor:
+    """How far θ_global, a constant and an old momentum buffer move each position: (m + 1, 3).
 
-    The recursion is fed zeros, so that decay, a scheme's memory and an old momentum buffer are all
-    that moves it: drift[τ] = θ_global - θ^τ.
+    With gradients of zero, θ_global - θ^τ = weights[τ] · (θ_global, constant, velocity); the last
+    row gives h of Table 1. The three unit vectors go through the recursion at once.
     """
-    zeros = [origin * 0.0] * client.steps
-    return [origin - position for position in path(client, origin, zeros, constant, velocity)]
+    origin, constant, velocity = torch.eye(3, dtype=torch.float64)
+    still = [torch.zeros(3, dtype=torch.float64)] * client.steps
+    positions = path(client, origin, still, constant, velocity)
+    return torch.stack([origin - position for position in positions])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rlu_cli.observe import HeadUpdate, with_bias
-from rlu_cli.types import Evidence, Head, Outputs
+from rlu_cli.types import Drift, Evidence, Head, Outputs
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,26 @@ class World:
         generator = torch.Generator().manual_seed(1000 * self.seed + seed)
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    def features(self, labels: Tensor, seed: int) -> Tensor:
-        centre = 0.5 + 0.1 * self._normal(self.width, seed=1)
-        offsets = self.apart * self._normal(self.classes, self.width, seed=2)
-        noise = self.wide * self._normal(len(labels), self.width, seed=seed)
-        return centre + offsets[labels] + noise
+    @property
+    def _centre(self) -> Tensor:
+        return 0.5 + 0.1 * self._normal(self.width, seed=1)
 
-    def head(self, sharp: float, *, biased: bool) -> Head:
-        weight = sharp * self._normal(self.classes, self.width, seed=3)
+    @property
+    def _offsets(self) -> Tensor:
+        return self.apart * self._normal(self.classes, self.width, seed=2)
+
+    def features(self, labels: Tensor, seed: int) -> Tensor:
+        noise = self.wide * self._normal(len(labels), self.width, seed=seed)
+        return self._centre + self._offsets[labels] + noise
+
+    def untrained_head(self, *, biased: bool = True) -> Head:
+        weight = 0.1 * self._normal(self.classes, self.width, seed=3)
         return Head(weight, torch.zeros(self.classes, dtype=torch.float64) if biased else None)
+
+    def trained_head(self, sharp: float) -> Head:
+        """Logits are the similarity to each class's offset: mostly right, unevenly confident."""
+        weight = sharp * self._offsets
+        return Head(weight, -weight @ self._centre)
 
     def server_images(self, each: int) -> tuple[Tensor, Tensor]:
         labels = torch.arange(self.classes).repeat_interleave(each)
@@ -66,18 +77,22 @@ def momentum_weights(steps: int, momentum: float) -> Tensor:
 def evidence_of(
     per_step: Tensor,
     *,
-    world: World = World(),  # noqa: B008 - frozen
+    world: World = World(),
     lr: float = 0.1,
-    sharp: float = 0.1,
+    head: Head | None = None,
     biased: bool = True,
     images: int = 80,
     weights: Tensor | None = None,
-    drift: tuple[Head, ...] | None = None,
+    drift: Drift | None = None,
 ) -> Evidence:
-    """What a server sees of a client whose step τ holds per_step[τ, n] samples of class n."""
+    """What a server sees of a client whose step τ holds per_step[τ, n] samples of class n.
+
+    head    the global model; untrained when left out
+    images  of each class that the server has
+    """
     steps = len(per_step)
     weights = plain_weights(steps) if weights is None else weights
-    start = world.head(sharp, biased=biased)
+    start = world.untrained_head(biased=biased) if head is None else head
     gradients: list[Head] = []
 
     def position(state: int) -> Head:
@@ -129,10 +144,11 @@ def relabelled(evidence: Evidence, order: Tensor) -> Evidence:
     def outputs(seen: Outputs) -> Outputs:
         return Outputs(seen.embeddings, seen.logits[:, order], position[seen.labels])
 
+    drift = evidence.drift
     return replace(
         evidence,
         update=head(evidence.update),
-        drift=None if evidence.drift is None else tuple(map(head, evidence.drift)),
+        drift=drift and replace(drift, directions=tuple(map(head, drift.directions))),
         before=outputs(evidence.before),
         after=outputs(evidence.after),
     )

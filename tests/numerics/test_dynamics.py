@@ -17,7 +17,7 @@ from rlu_cli.numerics.dynamics import (
 from rlu_cli.numerics.moments import class_moments
 from rlu_cli.numerics.monte_carlo import LogitDraws, logit_draws
 from rlu_cli.schemes.recursion import Recursion, step_weights
-from rlu_cli.types import Head
+from rlu_cli.types import Drift, Head
 
 CLASSES, WIDTH = 5, 7
 
@@ -44,7 +44,12 @@ def _mix(seed: int, absent: int = 1) -> Tensor:
 
 
 def _replayed(
-    draws: LogitDraws, mix: Tensor, weights: Tensor, rate: float, drift: Tensor | None
+    draws: LogitDraws,
+    mix: Tensor,
+    weights: Tensor,
+    rate: float,
+    drift: Tensor | None,
+    smoothing: float,
 ) -> Tensor:
     """Eqs. 12, 13 in full: every sample of every class, shifted and put through a softmax."""
     moments = draws.moments
@@ -63,7 +68,8 @@ def _replayed(
     for state in range(weights.shape[1]):
         shift = moved(state)
         mean = [torch.softmax(own + shift, 1).mean(0) for own in samples]
-        gradients.append(sum(mix[n] * mean[n] for n in range(CLASSES)) - mix)
+        targets = (1 - smoothing) * mix + smoothing / CLASSES
+        gradients.append(sum(mix[n] * mean[n] for n in range(CLASSES)) - targets)
     return moved(weights.shape[1])
 
 
@@ -71,16 +77,17 @@ def _replayed(
     steps=st.integers(1, 6),
     rate=st.floats(0.0, 3.0),
     drifting=st.booleans(),
+    smoothing=st.sampled_from([0.0, 0.1]),
     seed=st.integers(0, 10**6),
 )
 @settings(deadline=None, max_examples=40)
 def test_the_shift_is_that_of_the_round_replayed_sample_by_sample(
-    steps: int, rate: float, drifting: bool, seed: int
+    steps: int, rate: float, drifting: bool, smoothing: float, seed: int
 ) -> None:
     weights, mix, draws = _triangle(steps, seed), _mix(seed), _draws()
     drift = _random(steps + 1, CLASSES, seed=seed + 1) if drifting else None
-    expected = _replayed(draws, mix, weights, rate, drift)
-    found = simulated_shift(draws, mix, weights, rate, drift)
+    expected = _replayed(draws, mix, weights, rate, drift, smoothing)
+    found = simulated_shift(draws, mix, weights, rate, drift, smoothing)
     assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -141,14 +148,17 @@ def test_a_logit_gains_what_its_weights_and_its_bias_give() -> None:
 
 
 def test_drift_shifts_are_what_the_drift_adds_to_a_logit() -> None:
-    heads = [Head(_random(CLASSES, WIDTH, seed=s), _random(CLASSES, seed=s + 9)) for s in range(3)]
+    heads = [Head(_random(CLASSES, WIDTH, seed=s), _random(CLASSES, seed=s + 9)) for s in range(2)]
     embedding = _random(WIDTH, seed=30)
-    found = drift_shifts(heads, embedding, biased=True)
+    drift = Drift(_random(4, 2, seed=31), tuple(heads))
+    unbiased = Drift(drift.coefficients, tuple(Head(h.weight, None) for h in heads))
+    found = drift_shifts(drift, embedding, biased=True)
+    without = drift_shifts(unbiased, embedding, biased=False)
     assert found is not None
-    for row, head in zip(found, heads, strict=True):
-        assert head.bias is not None
-        assert torch.allclose(row, head.weight @ embedding + head.bias)
-    without = drift_shifts([Head(h.weight, None) for h in heads], embedding, biased=False)
     assert without is not None
-    assert torch.allclose(without, torch.stack([h.weight @ embedding for h in heads]))
+    for state in range(4):
+        head = drift[state]
+        assert head.bias is not None
+        assert torch.allclose(found[state], head.weight @ embedding + head.bias)
+        assert torch.allclose(without[state], head.weight @ embedding)
     assert drift_shifts(None, embedding, biased=True) is None

@@ -15,9 +15,7 @@ from rlu_cli.numerics.moments import class_moments
     seed=st.integers(0, 2**31),
 )
 @settings(deadline=None, max_examples=40)
-def test_mean_and_factor_are_those_of_each_class(
-    sizes: list[int], scale: float, seed: int
-) -> None:
+def test_mean_and_factor_are_those_of_each_class(sizes: list[int], scale: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     labels = labels[torch.randperm(len(labels), generator=generator)]

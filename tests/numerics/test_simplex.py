@@ -66,6 +66,16 @@ def test_consistent_shares_come_back_exactly_absent_classes_included(
     assert found.residual < 1e-6
 
 
+@given(smoothing=st.floats(0.0, 0.5), seed=st.integers(0, 2**31))
+@settings(deadline=None, max_examples=30)
+def test_label_smoothing_is_taken_out_exactly(smoothing: float, seed: int) -> None:
+    confidence, shares = _confidence(8, 0.4, seed), _shares(8, 5, seed)
+    targets = (1 - smoothing) * shares + smoothing / 8
+    signal = torch.from_numpy(targets - confidence.T @ shares)
+    found = label_shares(torch.from_numpy(confidence), signal, smoothing)
+    assert np.abs(found.shares.numpy() - shares).max() < 1e-7
+
+
 def test_a_wrong_scale_moves_the_answer_and_a_rate_too_small_leaves_a_residual() -> None:
     """η is not in Δb alone: half the rate doubles u, which then nothing on the simplex explains."""
     confidence, shares = _confidence(10, 0.3, 1), _shares(10, 4, 1)
@@ -158,8 +168,9 @@ def test_a_sharply_trained_model_with_256_classes_is_solved_to_half_a_label(
 def test_the_transpose_that_the_print_gives_is_another_answer_on_a_trained_model() -> None:
     confidence, shares = _confidence(10, 0.7, 2), _shares(10, 5, 2)
     signal = _matrix(confidence) @ shares
-    right, printed = _solve(confidence, signal), label_shares(
-        torch.from_numpy(confidence).T, torch.from_numpy(signal)
+    right, printed = (
+        _solve(confidence, signal),
+        label_shares(torch.from_numpy(confidence).T, torch.from_numpy(signal)),
     )
     assert np.abs(right.shares.numpy() - shares).max() < 1e-8
     assert np.abs(printed.shares.numpy() - shares).max() > 0.01

@@ -1,0 +1,67 @@
+"""Momentum buffers that a trainer's checkpoint carries in its optimiser's state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from rlu_cli.checkpoints.facts import OPTIMISERS
+from rlu_cli.checkpoints.unwrap import plain_items
+from rlu_cli.types import Checkpoint, Head
+
+BUFFER = "momentum_buffer"
+
+
+def momentum_buffers(
+    outer: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Buffers by parameter name; empty where the file has none or they cannot be told apart.
+
+    PyTorch numbers parameters in the order the model registered them, which is the order of the
+    state without its buffers; every number has to fit a name by shape.
+    """
+    for items in outer:
+        for key in OPTIMISERS:
+            numbered = _numbered(items.get(key))
+            if numbered:
+                return _named(numbered, state)
+    return {}
+
+
+def momentum_head(checkpoint: Checkpoint, layer: str) -> Head | None:
+    """The momentum buffer of the output layer; None where the file has none for it."""
+    prefix = f"{layer}." if layer else ""
+    weight = checkpoint.momentum.get(f"{prefix}weight")
+    bias = checkpoint.momentum.get(f"{prefix}bias")
+    if weight is None or (bias is None and f"{prefix}bias" in checkpoint.state):
+        return None
+    return Head(weight, bias)
+
+
+def _numbered(optimiser: Any) -> dict[int, Tensor]:
+    if isinstance(optimiser, list):
+        optimiser = optimiser[0] if optimiser else None
+    entries = plain_items(optimiser).get("state") if isinstance(optimiser, dict) else None
+    if not isinstance(entries, dict):
+        return {}
+    return {
+        number: value[BUFFER]
+        for number, value in dict.items(entries)
+        if isinstance(number, int)
+        and isinstance(value, dict)
+        and isinstance(value.get(BUFFER), Tensor)
+    }
+
+
+def _named(numbered: Mapping[int, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names = [name for name in state if not _is_buffer(name)]
+    fits = set(numbered) <= set(range(len(names))) and all(
+        state[names[number]].shape == buffer.shape for number, buffer in numbered.items()
+    )
+    return {names[number]: buffer for number, buffer in numbered.items()} if fits else {}
+
+
+def _is_buffer(name: str) -> bool:
+    return name.endswith(("running_mean", "running_var", "num_batches_tracked"))

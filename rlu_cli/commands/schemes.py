@@ -1,0 +1,26 @@
+"""`rlu schemes`: the federated schemes whose clients can be simulated and attacked."""
+
+from __future__ import annotations
+
+
+def schemes() -> None:
+    """List the schemes --scheme knows, and what the server needs to undo each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from rlu_cli.schemes import SCHEMES, TAKES_LAMBDA
+
+    table = Table("scheme", "what it does", "λ", "earlier rounds needed")
+    for name, build in SCHEMES.items():
+        scheme = build(0.0)
+        summary = (type(scheme).__doc__ or "").strip().splitlines()[0]
+        needs = "yes: --history" if scheme.remembers else "no"
+        table.add_row(name, summary, "--lambda" if name in TAKES_LAMBDA else "", needs)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a pipe has no width of its own: never wrap
+    console.print(table)
+    console.print(
+        "Each goes with SGD, --momentum, --nesterov, --weight-decay, --label-smoothing and "
+        "--lr-schedule in any combination."
+    )
