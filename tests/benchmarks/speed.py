@@ -73,7 +73,7 @@ def _files(folder: Path, name: str) -> dict[str, Any]:
         "epochs": STEPS,
         "batch_size": case["batch"],
         "normalize": "half",
-        "search": "printed",  # always T = 10 replays of the round; the checked search may end sooner
+        "search": "printed",  # always T = 10 replays of the round
     }
 
 
