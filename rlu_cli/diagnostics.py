@@ -25,6 +25,7 @@ _CONDITION = 100.0
 _WEIGHTING_LOSS = 0.02
 _COSINE = 0.8
 _NORM_RATIO = 1.25
+_NOISE_COSINE, _NOISE_RATIO = 0.8, 2.0  # untrained models: 0.85 and more, 1.2 and less
 _ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, None: 2.0**-24}
 
 
@@ -221,11 +222,19 @@ def label(index: int, name: str, limit: int = 40) -> str:
     return str(index) if name == str(index) else f"{index} {printable(name, limit)}"
 
 
-def is_plainly_trained(outputs: Outputs) -> bool:
-    """Whether logits on noise are far from the near-uniform ones of an untrained model.
+def is_plainly_trained(noise: Outputs, figures: Mapping[str, Any]) -> bool:
+    """Whether the global model tells classes apart, so that noise cannot stand in for images.
 
-    Below 85 % of the greatest possible entropy, the mean softmax of single images is a decision.
+    noise    what it makes of noise images
+    figures  of the update, its implied embedding compared with that of noise
+
+    Below 85 % of the greatest possible entropy, the softmax of single images is a decision. Many a
+    trained model decides nothing on noise; but then the client's images have other embeddings.
     """
-    probability = torch.softmax(outputs.logits.double(), 1)
+    if figures["embedding_cosine"] < _NOISE_COSINE:
+        return True
+    if figures["embedding_norm_ratio"] > _NOISE_RATIO:
+        return True
+    probability = torch.softmax(noise.logits.double(), 1)
     entropy = -(probability * probability.clamp_min(1e-300).log()).sum(1).mean()
     return float(entropy) < 0.85 * float(torch.tensor(float(probability.shape[1])).log())

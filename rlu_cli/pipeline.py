@@ -95,6 +95,13 @@ def attack(case: Case, methods: tuple[str, ...] = METHODS) -> Finding:
     view = replace(view, normalise=parse_normalisation(taken.normalise))
     evidence = _evidence(case, model, update, drift, view)
     figures = update_figures(case, evidence)
+    if is_noise(case.auxiliary) and is_plainly_trained(evidence.before, figures):
+        raise InputError(
+            "E225",
+            "the global model is trained: noise images cannot stand in for auxiliary ones",
+            why="its confidence depends on the class of the image",
+            hint="give labelled images with --aux DIR, five a class are enough to start",
+        )
     notes = assumptions(case, batch, training=training)
     return Finding(
         case=case,
@@ -120,13 +127,6 @@ def _evidence(
     case: Case, model: nn.Module, update: Head, drift: Drift | None, view: View
 ) -> Evidence:
     before, after = view_pair(model, case.pair, case.auxiliary, view)
-    if is_noise(case.auxiliary) and is_plainly_trained(before):
-        raise InputError(
-            "E225",
-            "the global model is trained: noise images cannot stand in for auxiliary ones",
-            why="its confidence depends on the class of the image",
-            hint="give labelled images with --aux DIR, five a class are enough to start",
-        )
     training = case.training
     if drift is not None:
         directions = tuple(with_bias(head, before, after) for head in drift.directions)

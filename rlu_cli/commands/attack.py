@@ -36,7 +36,8 @@ def attack(
     aux: Annotated[
         str,
         typer.Option(
-            help="Labelled images: a folder per class or an .npz; none for an untrained model.",
+            help="Labelled images: a folder per class, an .npz or a published layout (CIFAR, SVHN, "
+            "Tiny-ImageNet); none for an untrained model.",
             rich_help_panel=_FILES,
         ),
     ],

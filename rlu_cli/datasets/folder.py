@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from rlu_cli.datasets.labelled import LabelledImages, choose_split, in_content_order, resized
+from rlu_cli.datasets.labelled import (
+    LabelledImages,
+    choose_split,
+    files_sha256,
+    in_content_order,
+    resized,
+)
 from rlu_cli.errors import InputError, printable
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "GIF")
@@ -41,18 +48,35 @@ def read(path: Path, *, size: int | None = None, split: str | None = None) -> La
             f"no class folders in {printable(root)}",
             hint="put each class's images into a sub-folder named after the class",
         )
-    images, labels, digests, skipped = [], [], [], []
-    for label, name in enumerate(names):
-        for file in _files(root / name):
-            relative = file.relative_to(path).as_posix()
-            try:
-                data = _bytes(file)
-                images.append(resized(_pixels(data), size))
-            except (OSError, ValueError, SyntaxError, EOFError) as problem:
-                skipped.append(f"{printable(relative)}: {printable(problem)}")
-                continue
-            labels.append(label)
-            digests.append(f"{relative}\0{hashlib.sha256(data).hexdigest()}\n")
+    listed = [(file, label) for label, name in enumerate(names) for file in _files(root / name)]
+    return read_listed(listed, root=path, class_names=names, size=size, split=taken)
+
+
+def read_listed(
+    listed: Sequence[tuple[Path, int]],
+    *,
+    root: Path,
+    class_names: tuple[str, ...],
+    size: int | None,
+    split: str | None,
+) -> LabelledImages:
+    """Read image files below `root`, each with its class.
+
+    A file that is not an image of an allowed format, or has too many pixels, is skipped and named.
+    Raises InputError E220 when none is left, or when sizes differ and `size` does not say which is
+    wanted.
+    """
+    images, labels, digests, skipped = [], [], {}, []
+    for file, label in listed:
+        relative = file.relative_to(root).as_posix()
+        try:
+            data = _bytes(file)
+            images.append(resized(_pixels(data), size))
+        except (OSError, ValueError, SyntaxError, EOFError) as problem:
+            skipped.append(f"{printable(relative)}: {printable(problem)}")
+            continue
+        labels.append(label)
+        digests[relative] = hashlib.sha256(data).hexdigest()
     if not images:
         raise InputError(
             "E220",
@@ -63,11 +87,9 @@ def read(path: Path, *, size: int | None = None, split: str | None = None) -> La
         LabelledImages(
             images=_stacked(images, root),
             labels=np.asarray(labels, dtype=np.int64),
-            class_names=names,
-            sha256=hashlib.sha256(
-                "".join(sorted(digests)).encode("utf-8", "surrogateescape")
-            ).hexdigest(),
-            split=taken,
+            class_names=class_names,
+            sha256=files_sha256(digests),
+            split=split,
             skipped=tuple(skipped),
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,6 +55,12 @@ def in_content_order(data: LabelledImages) -> LabelledImages:
     digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in data.images]
     order = sorted(range(len(digests)), key=lambda i: (int(data.labels[i]), digests[i]))
     return take(data, np.asarray(order, dtype=np.int64))
+
+
+def files_sha256(digests: Mapping[str, str]) -> str:
+    """One hash of a folder's files: of the sorted list of relative path and file hash."""
+    listed = sorted(f"{relative}\0{digest}\n" for relative, digest in digests.items())
+    return hashlib.sha256("".join(listed).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def choose_split(available: tuple[str, ...], wanted: str | None, source: str) -> str | None:

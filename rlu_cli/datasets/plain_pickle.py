@@ -7,67 +7,62 @@ have an inert stand-in here; a file that names any other is refused.
 
 from __future__ import annotations
 
-import math
 import pickletools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from rlu_cli.datasets.pickled_arrays import (
+    CALLS,
+    NDARRAY,
+    Array,
+    DType,
+    Global,
+    NotPlain,
+    bytes_array,
+)
 from rlu_cli.errors import InputError, printable
 
 MAX_OPCODES = 4_000_000
 Texts = str | bytes
 
 
-@dataclass(frozen=True)
-class _Global:
-    name: str
-
-
-@dataclass(frozen=True)
-class _DType:
-    name: Any
-
-
-@dataclass
-class _Array:
-    value: NDArray[np.uint8] | None = None
-
-
-class _Stop(Exception):
-    """The pickle goes on in a way that no plain one does."""
-
-
 @dataclass
 class _Machine:
-    """The stack, the stacks below its marks, the memo, and the names that are not numpy's."""
+    """Where the opcodes are followed.
 
+    size     bytes of the pickle
+    stack    values made and not yet taken
+    below    the stacks below the marks
+    memo     values that may be recalled
+    foreign  names of functions and classes that are not numpy's
+    encoded  bytes made from text so far
+    """
+
+    size: int
     stack: list[Any] = field(default_factory=list)
     below: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
     foreign: dict[str, None] = field(default_factory=dict)
+    encoded: int = 0
 
 
 def read_pickled(data: bytes, path: Path) -> dict[str, Any]:
     """The dictionary that `data`, from the file `path`, holds, its keys as text.
 
     Python 2's strings come out as bytes, arrays as uint8.
-    Raises InputError E203 when the pickle names anything but numpy's byte arrays, E205 when it is
-    too long, E202 when it is broken or holds something else.
+    Raises InputError E203 when the pickle names anything but numpy's byte arrays, E202 when it is
+    broken, longer than any such dictionary, or holds something else.
     """
-    machine = _Machine()
+    machine = _Machine(len(data))
     try:
         value = _follow(machine, data)
-        if machine.foreign:
-            raise _Stop("it names what is not plain data")
+        if machine.foreign or not isinstance(value, dict):
+            raise NotPlain("it is not a dictionary of plain data")
         return {_text(key): _plain(item) for key, item in value.items()}
-    except InputError:
-        raise
     except Exception as problem:  # opcodes in a senseless order fail in any way
         if machine.foreign:
             raise _foreign(path, machine) from problem
@@ -77,14 +72,15 @@ def read_pickled(data: bytes, path: Path) -> dict[str, Any]:
 def _follow(machine: _Machine, data: bytes) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pickletools, on odd escapes in names
-        for count, (opcode, arg, _) in enumerate(pickletools.genops(data)):
-            if count > MAX_OPCODES:
-                raise _Stop(f"it has more than {MAX_OPCODES:,} opcodes")
+        steps = pickletools.genops(data)
+        for opcode, arg, _ in islice(steps, MAX_OPCODES):
             handler = _HANDLERS.get(opcode.name)
             if handler is None:
-                _name_foreign(machine, opcode.name, arg)
-                raise _Stop(f"opcode {opcode.name}")
+                _name_foreign(machine, chain([(opcode, arg, None)], islice(steps, MAX_OPCODES)))
+                raise NotPlain(f"no plain batch has the opcode {opcode.name}")
             handler(machine, arg)
+        if next(steps, None) is not None:
+            raise NotPlain(f"it has more than {MAX_OPCODES:,} opcodes")
     (value,) = machine.stack
     return value
 
@@ -112,29 +108,30 @@ def _broken(path: Path, problem: Exception) -> InputError:
 
 def _text(key: Any) -> str:
     if not isinstance(key, Texts):
-        raise _Stop("a key is not text")
+        raise NotPlain("a key is not text")
     return key.decode("latin-1") if isinstance(key, bytes) else key
 
 
 def _plain(item: Any) -> Any:
-    return item.value if isinstance(item, _Array) else item
+    return item.value if isinstance(item, Array) else item
 
 
-def _name_foreign(machine: _Machine, opcode: str, arg: Any) -> None:
-    """An opcode that makes an object: by the name it has, where it has one."""
-    if opcode in _MAKERS:
-        machine.foreign[arg.replace(" ", ".", 1) if isinstance(arg, str) else opcode] = None
+def _name_foreign(machine: _Machine, steps: Iterable[tuple[Any, Any, Any]]) -> None:
+    """What the opcodes that are no longer followed would import or make, by name where they can."""
+    for opcode, arg, _ in steps:
+        if opcode.name in _MAKERS:
+            _global(machine, arg.replace(" ", ".", 1) if isinstance(arg, str) else opcode.name)
 
 
 _MAKERS = frozenset(
-    {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"}
+    {"GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"}
 )
 
 
 def _pop(machine: _Machine, count: int) -> list[Any]:
     start = len(machine.stack) - count
     if start < 0:
-        raise _Stop("it takes more values than it made")
+        raise NotPlain("it takes more values than it made")
     items = machine.stack[start:]
     del machine.stack[start:]
     return items
@@ -171,7 +168,8 @@ def _recall(machine: _Machine, arg: int) -> None:
 
 
 def _tuple(machine: _Machine, arg: Any) -> None:
-    machine.stack.append(tuple(_pop_to_mark(machine)))
+    items = _pop_to_mark(machine)
+    machine.stack.append(tuple(items))
 
 
 def _tuple_of(count: int) -> Callable[[_Machine, Any], None]:
@@ -181,24 +179,24 @@ def _tuple_of(count: int) -> Callable[[_Machine, Any], None]:
 def _append(machine: _Machine, items: list[Any]) -> None:
     target = machine.stack[-1]
     if not isinstance(target, list):
-        raise _Stop("it appends to what is no list")
+        raise NotPlain("it appends to what is no list")
     target.extend(items)
 
 
 def _set(machine: _Machine, items: list[Any]) -> None:
     target = machine.stack[-1]
     if not isinstance(target, dict) or len(items) % 2:
-        raise _Stop("it sets an item of what is no dictionary")
+        raise NotPlain("it sets an item of what is no dictionary")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not isinstance(key, Texts):  # hashing a deep tuple can overflow the C stack
-            raise _Stop("a key is not text")
+            raise NotPlain("a key is not text")
         target[key] = value
 
 
 def _global(machine: _Machine, name: str) -> None:
-    if name not in _CALLS and name != _NDARRAY:
+    if name not in CALLS and name != NDARRAY.name:
         machine.foreign[name] = None
-    machine.stack.append(_Global(name))
+    machine.stack.append(Global(name))
 
 
 def _stack_global(machine: _Machine, arg: Any) -> None:
@@ -208,60 +206,24 @@ def _stack_global(machine: _Machine, arg: Any) -> None:
 
 def _reduce(machine: _Machine, arg: Any) -> None:
     function, args = _pop(machine, 2)
-    if isinstance(function, _Global) and function.name in machine.foreign:
+    if isinstance(function, Global) and function.name in machine.foreign:
         machine.stack.append(None)  # refused at the end, when all such names are known
-    elif isinstance(function, _Global) and function.name in _CALLS and isinstance(args, tuple):
-        machine.stack.append(_CALLS[function.name](*args))
-    else:
-        raise _Stop("it calls what is no function")
-
-
-def _array(kind: Any, shape: Any, code: Any) -> _Array:
-    if kind != _Global(_NDARRAY):
-        raise _Stop("an array is of a class of its own")
-    return _Array()
-
-
-def _dtype(name: Any, align: Any, copy: Any) -> _DType:
-    return _DType(name)
-
-
-def _encoded(text: Any, codec: Any) -> bytes:
-    """How protocol 2 writes bytes from Python 3; another codec could run for long."""
-    if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
-        raise _Stop("it encodes text in an unusual way")
-    return text.encode("latin-1")
-
-
-_NDARRAY = "numpy.ndarray"
-_CALLS: dict[str, Callable[..., Any]] = {
-    "numpy.core.multiarray._reconstruct": _array,
-    "numpy._core.multiarray._reconstruct": _array,
-    "numpy.dtype": _dtype,
-    "_codecs.encode": _encoded,
-}
+        return
+    if not isinstance(function, Global) or function.name not in CALLS:
+        raise NotPlain("it calls what is no function")
+    made = CALLS[function.name](*args)
+    machine.encoded += len(made) if isinstance(made, bytes) else 0
+    if machine.encoded > machine.size:  # one text of the file, turned into bytes again and again
+        raise NotPlain("it makes more bytes than it has")
+    machine.stack.append(made)
 
 
 def _build(machine: _Machine, arg: Any) -> None:
     target, state = machine.stack[-2], machine.stack.pop()
-    if isinstance(target, _Array):
-        target.value = _bytes_array(state)
-    elif not isinstance(target, _DType) and not machine.foreign:
-        raise _Stop("it gives a state to what has none")
-
-
-def _bytes_array(state: Any) -> NDArray[np.uint8]:
-    """(version, shape, dtype, Fortran order, content) to uint8 of that shape."""
-    match state:
-        case (_, tuple(shape), _DType("u1" | b"u1"), int(fortran), bytes(content)) if all(
-            type(n) is int and n >= 0 for n in shape
-        ):
-            if math.prod(shape) != len(content):
-                raise _Stop(f"an array of shape {shape} has {len(content):,} bytes")
-            return np.frombuffer(content, dtype=np.uint8).reshape(
-                shape, order="F" if fortran else "C"
-            )
-    raise _Stop("an array is not of plain bytes (uint8)")
+    if isinstance(target, Array):
+        target.value = bytes_array(state)
+    elif not isinstance(target, DType) and not machine.foreign:
+        raise NotPlain("it gives a state to what has none")
 
 
 _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rlu_cli.observe import HeadUpdate, with_bias
+from rlu_cli.observe import with_bias
 from rlu_cli.types import Drift, Evidence, Head, Outputs
 
 
@@ -112,7 +112,7 @@ def evidence_of(
     shown, truth = world.server_images(images)
     before, after = (Outputs(shown, logits(head, shown), truth) for head in (start, end))
     return Evidence(
-        update=with_bias(HeadUpdate(end - start, biased), before, after),
+        update=with_bias(end - start, before, after),
         weights=weights,
         drift=drift,
         batch_sizes=tuple(per_step.sum(1).tolist()),

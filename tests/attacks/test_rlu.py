@@ -228,6 +228,27 @@ def test_without_batch_sizes_there_are_shares_and_no_counts(search: str) -> None
     assert (found.shares - per_step[0] / 32).abs().max() < 0.15
 
 
+@pytest.mark.parametrize("search", EVERY)
+def test_full_passes_over_the_same_samples_give_multiples_of_the_passes(search: str) -> None:
+    one_pass = _even_steps(4, 32, seed=1)
+    evidence = evidence_of(one_pass.repeat(3, 1), world=World(**ALIKE), lr=0.01)
+    counts = _counts(_attack(replace(evidence, passes=3), search=search))
+    assert int(counts.sum()) == evidence.total
+    assert not (counts % 3).any()
+
+
+def test_label_smoothing_that_is_told_is_taken_out() -> None:
+    """A smoothed target is a mixture: what the client learns is (1 - ε) z + ε/N."""
+    truth, smoothing = skewed_steps(1, 64, seed=2, present=3)[0], 0.2
+    evidence = evidence_of(truth[None], world=World(**ALIKE))
+    bias, weight = evidence.update.bias, evidence.update.weight
+    assert bias is not None
+    plain = truth.double() / 64
+    moved = evidence.lr * ((1 - smoothing) * plain + smoothing / 6 - plain)
+    learned = replace(evidence, update=Head(weight, bias + moved), smoothing=smoothing)
+    assert torch.equal(_counts(_attack(learned)), truth)
+
+
 def test_the_same_seed_gives_the_same_answer_whatever_torch_did_before() -> None:
     evidence = _curved(3)
     first = _attack(evidence, seed=5)

@@ -166,7 +166,9 @@ def test_an_archive_that_unpacks_to_far_more_is_refused_unopened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "bomb.npz"
-    np.savez_compressed(path, images=np.zeros((6, 1000, 1000, 3), np.uint8), labels=np.zeros(6, int))
+    np.savez_compressed(
+        path, images=np.zeros((6, 1000, 1000, 3), np.uint8), labels=np.zeros(6, int)
+    )
 
     def load(*_: object, **__: object) -> None:
         pytest.fail("unpacked")

@@ -1,0 +1,315 @@
+"""The shape of the package: imports run down only, and who may print, exit or choose a device."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rlu_cli
+
+ROOT = Path(rlu_cli.__file__).parent
+
+# From the top down: a module imports from lower rows, and a package from itself. Modules in one row
+# never import one another; the row of the families (attacks, …) is why that rule is there.
+LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("commands",),
+    ("reports",),
+    ("pipeline", "simulator"),
+    ("diagnostics",),
+    ("cases",),
+    ("matching",),
+    ("observe",),
+    ("auxiliary", "history", "training"),
+    ("steps",),
+    ("settings", "scoring", "truth"),
+    ("attacks", "schemes", "checkpoints", "models", "datasets"),
+    ("numerics", "normalisation", "hashing"),
+    ("types",),
+    ("errors",),
+)
+FAMILIES = ("attacks", "schemes", "checkpoints", "models", "datasets")
+RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
+
+SHOWS = {"__main__", "cli", "commands"}
+CHOOSES_DEVICE = {"observe", "commands"}
+TOUCHES_DISK = {"checkpoints", "datasets", "models", "simulator", "commands"} | {
+    "cases",
+    "settings",
+    "truth",
+    "history",
+    "hashing",
+    "cli",  # the null device, when a pipe has gone
+}
+LIGHT = ("cli", "errors", "commands")
+HEAVY = {"torch", "numpy", "scipy", "pydantic", "PIL", "safetensors", "rich", "rlu_cli.models"}
+
+
+def _modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def _part(path: Path) -> str:
+    """The top-level module or package that a file belongs to; "" for the package itself."""
+    first = path.relative_to(ROOT).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _place(path: Path, node: ast.AST) -> str:
+    return f"{path.relative_to(ROOT.parent)}:{getattr(node, 'lineno', 1)}"
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """Dotted names that an import statement asks for."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        module = node.module or ""
+        return [module, *(f"{module}.{alias.name}" for alias in node.names)]
+    return []
+
+
+def _own_imports(path: Path) -> Iterator[tuple[ast.AST, str]]:
+    """Every other part of the package that a file imports, at any depth of the file."""
+    for node in ast.walk(_tree(path)):
+        for name in _imported(node):
+            package, _, rest = name.partition(".")
+            part = rest.partition(".")[0]
+            if package == "rlu_cli" and part in RANK and part != _part(path):
+                yield node, part
+
+
+def test_every_module_has_a_place() -> None:
+    """A new module or package gets a row in LAYERS, at the height at which it is used."""
+    found = {_part(path) for path in _modules()} - {""}
+    assert found == set(RANK)
+
+
+def test_imports_run_down_only() -> None:
+    wrong = [
+        f"{_place(path, node)}: {_part(path)} imports {part}"
+        for path in _modules()
+        if _part(path)
+        for node, part in _own_imports(path)
+        if RANK[part] <= RANK[_part(path)]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_families_do_not_know_one_another() -> None:
+    assert len({RANK[name] for name in FAMILIES}) == 1
+    for path in _modules():
+        if _part(path) in FAMILIES:
+            assert not [part for _, part in _own_imports(path) if part in FAMILIES], path
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert not [node for node in ast.walk(_tree(ROOT / "__init__.py")) if _imported(node)]
+
+
+def _dotted(node: ast.AST) -> str:
+    """`a.b.c` of a name or a chain of attributes; unknown links are `?`."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return "?"
+
+
+def _calls(path: Path) -> Iterator[tuple[ast.AST, str]]:
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Call):
+            yield node, _dotted(node.func)
+        elif isinstance(node, ast.Raise) and node.exc is not None:
+            raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            yield node, _dotted(raised)
+
+
+PRINTS_OR_EXITS = {
+    "print",
+    "exit",
+    "quit",
+    "SystemExit",
+    "KeyboardInterrupt",
+    "sys.exit",
+    "os._exit",
+    "sys.stdout.write",
+    "sys.stderr.write",
+}
+
+
+def test_only_commands_print_or_exit() -> None:
+    wrong = []
+    for path in _modules():
+        if _part(path) in SHOWS:
+            continue
+        wrong += [f"{_place(path, n)}: {c}" for n, c in _calls(path) if c in PRINTS_OR_EXITS]
+        wrong += [
+            f"{_place(path, node)}: imports typer"
+            for node in ast.walk(_tree(path))
+            if any(name.partition(".")[0] in ("typer", "click") for name in _imported(node))
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_imports_click() -> None:
+    for path in _modules():
+        for node in ast.walk(_tree(path)):
+            assert "click" not in {name.partition(".")[0] for name in _imported(node)}, path
+
+
+def test_only_observe_and_commands_choose_a_device() -> None:
+    choosing = {"torch.cuda.is_available", "torch.cuda.device_count", "torch.cuda.set_device"}
+    wrong = [
+        f"{_place(path, node)}: {call}"
+        for path in _modules()
+        if _part(path) not in CHOOSES_DEVICE
+        for node, call in _calls(path)
+        if call in choosing or call.endswith(".cuda")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+DISK_CALLS = (
+    "read_text",
+    "read_bytes",
+    "write_text",
+    "write_bytes",
+    "iterdir",
+    "rglob",
+    "mkdir",
+    "unlink",
+    "rename",
+    "is_file",
+    "is_dir",
+)
+
+
+def test_only_some_touch_the_disk() -> None:
+    wrong = [
+        f"{_place(path, node)}: {call}"
+        for path in _modules()
+        if _part(path) not in TOUCHES_DISK
+        for node, call in _calls(path)
+        if call in ("open", "os.open", "io.open") or call.rpartition(".")[2] in DISK_CALLS
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements that run on import, without those that only a type checker sees."""
+    for node in body:
+        if isinstance(node, ast.If) and _dotted(node.test).endswith("TYPE_CHECKING"):
+            yield from _at_import(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+            for field in ("body", "orelse", "finalbody"):
+                yield from _at_import(getattr(node, field, []))
+
+
+def _file(name: str) -> Path | None:
+    """The file of a dotted name of this package."""
+    base = ROOT.parent.joinpath(*name.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _reached(start: Path) -> dict[str, str]:
+    """Every module imported, directly or not, when `start` is, with the place that asks for it."""
+    found: dict[str, str] = {}
+    waiting = [start]
+    while waiting:
+        path = waiting.pop()
+        for node in _at_import(_tree(path).body):
+            for name in _imported(node):
+                if name in found:
+                    continue
+                found[name] = _place(path, node)
+                own = _file(name) if name.startswith("rlu_cli") else None
+                waiting += [own] if own else []
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in _modules() if _part(p) in LIGHT],
+    ids=lambda p: p.relative_to(ROOT).as_posix(),
+)
+def test_the_command_line_answers_without_loading_torch(path: Path) -> None:
+    """`--help` and `--version` in under 0.3 s: heavy packages are imported inside commands."""
+    heavy = {
+        name: place
+        for name, place in _reached(path).items()
+        if name in HEAVY or name.partition(".")[0] in HEAVY
+    }
+    assert not heavy
+
+
+def _public(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """Functions, classes and methods of a module that have a public name."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                methods = (n for n in node.body if isinstance(n, ast.FunctionDef))
+                yield from (n for n in methods if not n.name.startswith("_"))
+
+
+# A property whose name says it all, and the protocol of a scheme that each scheme fills in.
+SPEAK_FOR_THEMSELVES = {"classes", "steps"}
+
+
+@pytest.mark.parametrize("family", ["numerics", "attacks", "schemes"])
+def test_what_is_solved_is_said_of_every_public_function(family: str) -> None:
+    protocol = _methods_of_protocols(family)
+    bare = [
+        f"{_place(path, node)}: {node.name}"
+        for path in (ROOT / family).glob("*.py")
+        for node in _public(_tree(path))
+        if ast.get_docstring(node) is None
+        and node.name not in SPEAK_FOR_THEMSELVES
+        and node.name not in protocol
+    ]
+    assert not bare, "\n".join(bare)
+
+
+def _methods_of_protocols(family: str) -> set[str]:
+    """Methods that a base class or protocol of the family documents for all."""
+    return {
+        method.name
+        for path in (ROOT / family).glob("*.py")
+        for node in _public(_tree(path))
+        if isinstance(node, ast.ClassDef)
+        for method in node.body
+        if isinstance(method, ast.FunctionDef) and ast.get_docstring(method) is not None
+    }
+
+
+def test_every_module_says_what_it_is() -> None:
+    bare = [p for p in _modules() if p.stat().st_size and ast.get_docstring(_tree(p)) is None]
+    assert [p.name for p in bare] in ([], ["__main__.py"])
+
+
+def test_departures_from_the_paper_stand_in_docstrings() -> None:
+    """`grep -rn "Paper note:"` lists them all, each where help() shows it."""
+    total = 0
+    for path in _modules():
+        documented = sum(
+            (ast.get_docstring(node, clean=False) or "").count("Paper note:")
+            for node in ast.walk(_tree(path))
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        )
+        assert path.read_text(encoding="utf-8").count("Paper note:") == documented, path
+        total += documented
+    assert total > 0
