@@ -66,13 +66,12 @@ class RLU:
             ]
             replay = _Simulation(evidence, before, observed, torch.stack(ends))
             trace = SEARCHES[self.search](replay, counts, self.iterations)
-        counts = whole_passes(trace.counts, evidence)
         status = trace.status if solution.status.ok else solution.status
-        moved = trace.passes > 0 and not torch.equal(trace.counts, counts)
+        moved = not torch.equal(trace.counts, counts)
         shares = trace.counts.double() / total if moved else solution.shares
         return Recovery(
             shares=shares,
-            counts=None if evidence.total is None else counts,
+            counts=None if evidence.total is None else whole_passes(trace.counts, evidence),
             status=status,
             diagnostics={
                 "residual": solution.residual,
