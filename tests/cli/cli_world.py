@@ -103,7 +103,7 @@ def trained_client(
     """A model after `warm` steps on even batches, and after a client's round on a skewed one."""
     torch.manual_seed(0)
     model, optimiser = build().train(), None
-    pixels, labels = draw_digits(20, seed=1)
+    pixels, labels = draw_digits(60, seed=1)
     shown = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 * 2 - 1
     classes = torch.from_numpy(labels)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)

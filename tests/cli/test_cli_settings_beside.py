@@ -52,7 +52,7 @@ def ran(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "model",
-    ["evil.py:Net", "{sent}/evil.py:Net", "./evil.py:Net", "evil:Net", "os:mkdir", "a.b:c", "x.py:"],
+    ["evil.py:Net", "{sent}/evil.py:Net", "./evil.py:Net", "evil:Net", "os:mkdir", "x.py:"],
 )
 def test_code_is_not_named_from_there(model, words, sent, ran, refused, monkeypatch) -> None:
     monkeypatch.chdir(sent)
@@ -80,7 +80,7 @@ def test_code_named_in_the_users_own_project_runs(
 def test_standing_inside_what_was_sent_changes_nothing(
     working, words, sent: Path, ran, refused, monkeypatch
 ) -> None:
-    """The file is the sender's also where the search upwards from the working directory meets it."""
+    """The file is the sender's also where the search upwards from the working folder meets it."""
     (sent / "rlu.toml").write_text('model = "evil:Net"')
     (sent / "below").mkdir()
     if working == "run":
