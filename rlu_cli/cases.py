@@ -20,7 +20,7 @@ from rlu_cli.checkpoints import (
     read_head,
 )
 from rlu_cli.errors import InputError, UsageError
-from rlu_cli.history import History, last_file, read_history
+from rlu_cli.history import History, check_history, last_file, read_history
 from rlu_cli.matching import Reading, readings
 from rlu_cli.models import input_shape
 from rlu_cli.schemes import SCHEMES, SERVER_VALUE, TAKES_LAMBDA
@@ -142,6 +142,8 @@ def _history(
     training: Training, pair: Sequence[Checkpoint], layer: str, value: Callable[[str], Any]
 ) -> History:
     """The client's earlier rounds, where the scheme remembers them."""
+    if value("history") is not None:
+        check_history(Path(value("history")))
     if not training.scheme.remembers:
         return History()
     return read_history(

@@ -23,6 +23,7 @@ _SUM_TOLERANCE = 1e-3
 _RESIDUAL = 0.1
 _CONDITION = 100.0
 _WEIGHTING_LOSS = 0.02
+_ROUNDING_LIMIT = 0.05
 _COSINE = 0.8
 _NORM_RATIO = 1.25
 _NOISE_COSINE, _NOISE_RATIO = 0.8, 2.0  # untrained models: 0.85 and more, 1.2 and less
@@ -46,7 +47,8 @@ def update_figures(case: Case, evidence: Evidence) -> dict[str, Any]:
     return {
         "bias_sum": relative_sum(update.bias[:, None]) if evidence.biased else None,
         "weight_column_sum": relative_sum(update.weight),
-        "rounding": rounding_share(case),
+        "bias_rounding": rounding_share(case, "bias"),
+        "weight_rounding": rounding_share(case, "weight"),
         "embedding_cosine": cosine,
         "embedding_norm_ratio": ratio,
         "accuracy_before": _accuracy(case, evidence.before),
@@ -60,14 +62,17 @@ def relative_sum(update: Tensor) -> float:
     return float(update.sum(0).abs().sum() / update.abs().sum())
 
 
-def rounding_share(case: Case) -> float:
-    """How large the files' rounding is beside the update of the output layer."""
+def rounding_share(case: Case, part: str) -> float:
+    """How large the files' rounding of a part of the output layer is beside its update.
+
+    part  "weight" or "bias"; 0 where it is missing or did not move
+    """
     narrow = next((c.narrow for c in case.pair if c.narrow), None)
-    heads = [read_head(c.state, case.layer) for c in case.pair]
-    pairs = zip(*((head.weight, head.bias) for head in heads), strict=True)
-    moved = [(b, a) for b, a in pairs if b is not None and a is not None and not torch.equal(b, a)]
-    step = sum(float((after.abs() + before.abs()).sum()) for before, after in moved)
-    return _ROUNDING[narrow] * step / sum(float((a - b).abs().sum()) for b, a in moved)
+    before, after = (getattr(read_head(c.state, case.layer), part) for c in case.pair)
+    if before is None or torch.equal(before, after):
+        return 0.0
+    step = float((after.abs() + before.abs()).sum())
+    return _ROUNDING[narrow] * step / float((after - before).abs().sum())
 
 
 def _accuracy(case: Case, outputs: Outputs) -> float | None:
@@ -78,27 +83,25 @@ def _accuracy(case: Case, outputs: Outputs) -> float | None:
 
 def update_warnings(case: Case, figures: Mapping[str, Any]) -> list[Warning_]:
     """A sentence for every figure of the update that is off."""
-    tolerance = _SUM_TOLERANCE + 4 * figures["rounding"]
-    sums = {
-        "bias updates": figures["bias_sum"],
-        "columns of the weight update": figures["weight_column_sum"],
-    }
+    sums = {"bias updates": "bias_sum", "columns of the weight update": "weight_column_sum"}
+    rounding = {"bias_sum": "bias_rounding", "weight_column_sum": "weight_rounding"}
     found = [
         Warning_(
             "W301",
-            f"the {name} do not sum to zero over the classes ({value:.1%} of their size): weight "
-            "decay, noise, sparsification, clipping by value, Adam or a loss that is no softmax "
-            "was at work, and the counts may be off",
+            f"the {name} do not sum to zero over the classes ({figures[key]:.1%} of their size): "
+            "weight decay, noise, sparsification, clipping by value, Adam or a loss that is no "
+            "softmax was at work, and the counts may be off",
         )
-        for name, value in sums.items()
-        if value is not None and value > tolerance
+        for name, key in sums.items()
+        if figures[key] is not None and figures[key] > _SUM_TOLERANCE + 4 * figures[rounding[key]]
     ]
-    if figures["rounding"] > 0.05:
+    coarse = figures["bias_rounding"] or figures["weight_rounding"]
+    if coarse > _ROUNDING_LIMIT:
         found.append(
             Warning_(
                 "W302",
-                f"rounding in the files is {figures['rounding']:.0%} of the update: save "
-                "checkpoints in float32 for exact counts",
+                f"rounding in the files is {coarse:.0%} of the update: save checkpoints in float32 "
+                "for exact counts",
             )
         )
     return found + _embedding_warnings(case, figures) + _step_warnings(case, figures)
@@ -197,6 +200,8 @@ def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
         lines.append("no batch size: shares only; give --batch-size for counts")
         if training:
             lines.append(f"training-mode passes in batches of {batch}, since |B| is not known")
+    narrow = sorted({c.narrow for c in case.pair if c.narrow})
+    lines += [f"checkpoints in {name}, widened to float32" for name in narrow]
     lines += list(case.history.notes)
     if case.training.recursion.momentum:
         found = case.velocity is not None

@@ -71,7 +71,7 @@ class RluError(Exception):
 
     def __str__(self) -> str:
         rows = [*self.facts, ("why", self.why), ("next", self.hint)]
-        lines = [f"  {label + ':':<7}{text}" for label, text in rows if text]
+        lines = [f"  {label + ':':<6} {text}" for label, text in rows if text]
         return "\n".join([f"error[{self.code}]: {self.message}", *lines])
 
 

@@ -75,12 +75,7 @@ def read_history(
 
     Raises InputError E231 that lists every missing file.
     """
-    if not folder.is_dir():
-        raise InputError(
-            "E231",
-            f"no history at {printable(folder)}",
-            hint="give the folder with one sub-folder a round, r000, r001, … (docs/history.md)",
-        )
+    check_history(folder)
     reader = _Reader(folder, local.stem, layer, rate, max_bytes)
     rounds = _earlier(folder, local)
     records = [_record(path) for path in rounds]
@@ -101,9 +96,19 @@ def read_history(
     return History(done, servers[-1], tuple(reader.notes))
 
 
+def check_history(folder: Path) -> None:
+    """Raise InputError E231 when there is no such folder."""
+    if not folder.is_dir():
+        raise InputError(
+            "E231",
+            f"no history at {printable(folder)}",
+            hint="give the folder with one sub-folder a round, r000, r001, … (docs/history.md)",
+        )
+
+
 def last_file(folder: Path, local: Path) -> Path | None:
     """The client's own file of the last earlier round it took part in, if there is one."""
-    for path in reversed(_earlier(folder, local) if folder.is_dir() else []):
+    for path in reversed(_earlier(folder, local)):
         if _took_part(_record(path), path, local.stem):
             return _file(path, local.stem)
     return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,8 +49,9 @@ def choose_device(wanted: str) -> torch.device:
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
         return torch.device("cuda" if available else "cpu")
-    kind, _, index = wanted.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+    kind, colon, index = wanted.partition(":")
+    numbered = kind == "cuda" and index.isascii() and index.isdecimal()
+    if kind not in ("cpu", "cuda") or (colon and not numbered):
         raise UsageError(
             "E101",
             f"unknown device {printable(wanted)!r}",
@@ -122,12 +124,13 @@ def _run(model: nn.Module, images: Tensor, order: Tensor, view: View) -> tuple[T
     hook = _output_layer(model, view.layer).register_forward_hook(keep)
     rows: list[tuple[Tensor, Tensor]] = []
     try:
-        with torch.inference_mode(), _seeded_dropout(model, view):
+        # What a user's own model prints must not end up in the report.
+        with redirect_stdout(sys.stderr), torch.inference_mode(), _seeded_dropout(model, view):
             for batch in _batches(order, view):
                 seen.clear()
                 model(view.normalise(images[batch].to(view.device)))
                 rows.append(_last(seen, view.layer, len(batch)))
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as problem:
+    except Exception as problem:  # whatever the user's own code raises
         raise _cannot_run(images, problem) from problem
     finally:
         hook.remove()
@@ -163,7 +166,7 @@ def _cannot_run(images: Tensor, problem: Exception) -> InputError:
     return InputError(
         "E215",
         f"the model cannot run on images of {shape} (channels × height × width)",
-        why=printable(problem, 300),
+        why=printable(f"{type(problem).__name__}: {problem}", 300),
         hint="give the size it was trained on with --image-size N, or another --model",
     )
 
@@ -217,9 +220,11 @@ def _for_every_class(seen: Outputs, classes: int) -> Outputs:
 
 
 def head_update(pair: Sequence[Checkpoint], layer: str) -> Head:
-    """θ_client - θ_global of the output layer; bias None where the layer has none."""
+    """θ_client - θ_global of the output layer; bias None where it has none or none that moved."""
     before, after = (read_head(checkpoint.state, layer) for checkpoint in pair)
-    return after - before
+    update = after - before
+    frozen = update.bias is not None and not bool(update.bias.any())
+    return replace(update, bias=None) if frozen else update
 
 
 def with_bias(head: Head, before: Outputs, after: Outputs) -> Head:

@@ -38,7 +38,7 @@ _OF_OPTIMISER: _Table = {
 _OF_TRAINER: _Table = {
     "lr": (("lr", "learning_rate"), _positive),
     "batch_size": (("batch_size", "train_batch_size"), _count),
-    "epochs": (("local_epochs", "epochs"), _count),
+    "epochs": (("local_epochs", "local_steps"), _count),  # "epochs" mostly counts global ones
     "num_classes": (("num_classes",), _count),
 }
 

@@ -6,6 +6,8 @@ import typer
 
 REQUIRED = ("torch", "numpy", "scipy", "safetensors", "pydantic", "typer", "rich", "Pillow")
 EXTRAS: dict[str, tuple[str, ...]] = {
+    "plot": ("matplotlib",),
+    "dp": ("opacus",),
     "test": ("pytest", "hypothesis"),
     "lint": ("ruff", "mypy"),
 }

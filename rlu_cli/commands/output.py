@@ -48,8 +48,8 @@ def write_report(text: str, output: Path | None) -> None:
             _print(text)
         else:
             _replace(output, text)
-    except BrokenPipeError:
-        raise
+    except BrokenPipeError:  # the reader has seen enough, as in `rlu attack … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as problem:
         raise InputError(
             "E201",

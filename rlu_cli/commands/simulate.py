@@ -19,44 +19,241 @@ if TYPE_CHECKING:
 
 CLIENTS_SHOWN = 20
 CLASSES_SHOWN = 12
+MOST_ROUNDS = 200  # before the one to attack, with --train-to
+
+_FEDERATION = "Federation"
+_IMAGES = "Images and model"
+_CLIENT = "How the clients train"
+_BEFORE = "What comes before the last round"
+_DEFENCE = "Defences"
 
 
 def simulate(
     out: Annotated[Path, typer.Option(help="Folder to write; a killed run is resumed.")],
     images: Annotated[
-        str, typer.Option(help="digits (drawn, no download), a folder per class, or an .npz.")
+        str,
+        typer.Option(
+            help="digits (drawn, no download), or a folder or file of a layout known to rlu.",
+            rich_help_panel=_IMAGES,
+        ),
     ] = "digits",
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Resize the images to this many pixels a side.")
+        int | None,
+        typer.Option(
+            min=1, help="Resize the images to this many pixels a side.", rich_help_panel=_IMAGES
+        ),
     ] = None,
-    clients: Annotated[int, typer.Option(help="Clients the images are divided among.")] = 10,
-    alpha: Annotated[
-        float, typer.Option(help="Dirichlet concentration: small means few classes a client.")
-    ] = 0.5,
-    model: Annotated[
-        str, typer.Option(help="Architecture (see rlu models), pkg.mod:factory or file.py:Net.")
-    ] = "lenet5",
-    model_arg: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="Argument of the model; repeatable.")
-    ] = None,
-    init: Annotated[
-        Path | None, typer.Option(help="Checkpoint to start from instead of drawn weights.")
-    ] = None,
-    lr: Annotated[float, typer.Option(help="Learning rate of the clients' SGD.")] = 0.01,
-    batch_size: Annotated[int, typer.Option(help="Images in each mini-batch.")] = 32,
-    epochs: Annotated[
-        int, typer.Option(help="Steps a client takes in a round, one mini-batch each.")
-    ] = 1,
-    rounds: Annotated[int, typer.Option(help="Rounds of federated averaging.")] = 1,
-    seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
     aux_per_class: Annotated[
-        int, typer.Option(min=2, help="Auxiliary images of each class the server holds.")
+        int,
+        typer.Option(
+            min=2,
+            help="Auxiliary images of each class the server holds.",
+            rich_help_panel=_IMAGES,
+        ),
     ] = 100,
     normalize: Annotated[
-        str, typer.Option(help="Input scaling: half, none, imagenet or MEAN/STD.")
+        str,
+        typer.Option(
+            help="Input scaling: half, none, imagenet or MEAN/STD.", rich_help_panel=_IMAGES
+        ),
     ] = "half",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Architecture (see rlu models), pkg.mod:factory or file.py:Net.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = "lenet5",
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="K=V", help="Argument of the model; repeatable.", rich_help_panel=_IMAGES
+        ),
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoint to start from instead of drawn weights.", rich_help_panel=_IMAGES
+        ),
+    ] = None,
+    clients: Annotated[
+        int,
+        typer.Option(help="Clients the images are divided among.", rich_help_panel=_FEDERATION),
+    ] = 10,
+    alpha: Annotated[
+        float,
+        typer.Option(
+            help="Dirichlet concentration: small means few classes a client.",
+            rich_help_panel=_FEDERATION,
+        ),
+    ] = 0.5,
+    scheme: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="fedavg, fedprox, scaffold, feddyn or feddc.",
+            rich_help_panel=_FEDERATION,
+        ),
+    ] = "fedavg",
+    lambda_: Annotated[
+        float,
+        typer.Option(
+            "--lambda",
+            metavar="L",
+            help="λ of fedprox, feddyn and feddc.",
+            rich_help_panel=_FEDERATION,
+        ),
+    ] = 0.0,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds [1].", rich_help_panel=_FEDERATION)
+    ] = None,
+    sample_clients: Annotated[
+        int | None,
+        typer.Option(
+            metavar="C", help="Clients drawn to take part in a round.", rich_help_panel=_FEDERATION
+        ),
+    ] = None,
     only_clients: Annotated[
-        str | None, typer.Option(metavar="I,J", help="Train only these clients (one round).")
+        str | None,
+        typer.Option(
+            metavar="I,J",
+            help="In the last round train only these.",
+            rich_help_panel=_FEDERATION,
+        ),
+    ] = None,
+    keep: Annotated[
+        str,
+        typer.Option(
+            metavar="all|heads",
+            help="heads: cut past rounds down to output layers.",
+            rich_help_panel=_FEDERATION,
+        ),
+    ] = "all",
+    seed: Annotated[int, typer.Option(help="Fixes every draw.", rich_help_panel=_FEDERATION)] = 0,
+    lr: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=_CLIENT)] = 0.01,
+    batch_size: Annotated[
+        int, typer.Option(help="Images in each mini-batch.", rich_help_panel=_CLIENT)
+    ] = 32,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            help="Local epochs: one mini-batch each, or full passes with --samples.",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = 1,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            metavar="n",
+            help="Images each client uses; an epoch is then a pass over them.",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = None,
+    drop_last: Annotated[
+        bool,
+        typer.Option(
+            "--drop-last", help="Leave out a last smaller batch.", rich_help_panel=_CLIENT
+        ),
+    ] = False,
+    steps_per_epoch: Annotated[
+        int | None,
+        typer.Option(metavar="S", help="Full batches in an epoch.", rich_help_panel=_CLIENT),
+    ] = None,
+    optimizer: Annotated[
+        str, typer.Option(metavar="NAME", help="sgd, adam or adamw.", rich_help_panel=_CLIENT)
+    ] = "sgd",
+    momentum: Annotated[
+        float,
+        typer.Option(
+            metavar="G", help="Momentum γ of sgd, reset each round.", rich_help_panel=_CLIENT
+        ),
+    ] = 0.0,
+    nesterov: Annotated[
+        bool, typer.Option("--nesterov", help="Nesterov's momentum.", rich_help_panel=_CLIENT)
+    ] = False,
+    weight_decay: Annotated[
+        float,
+        typer.Option(
+            metavar="W", help="Weight decay, by the optimizer's rule.", rich_help_panel=_CLIENT
+        ),
+    ] = 0.0,
+    betas: Annotated[
+        str,
+        typer.Option(metavar="B1,B2", help="Of adam and adamw.", rich_help_panel=_CLIENT),
+    ] = "0.9,0.999",
+    clip: Annotated[
+        float | None,
+        typer.Option(metavar="NORM", help="Gradient clipping by norm.", rich_help_panel=_CLIENT),
+    ] = None,
+    label_smoothing: Annotated[
+        float, typer.Option(metavar="E", help="Label smoothing ε.", rich_help_panel=_CLIENT)
+    ] = 0.0,
+    lr_schedule: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="constant, step:K:G, cosine:T or linear:END, inside the round.",
+            rich_help_panel=_CLIENT,
+        ),
+    ] = "constant",
+    pretrain: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ACC",
+            help="Train in one place, on all clients' images, to this training accuracy first.",
+            rich_help_panel=_BEFORE,
+        ),
+    ] = None,
+    train_to: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ACC",
+            help="Rounds until the global model has this training accuracy, then one more "
+            f"(--rounds: at most so many before it [{MOST_ROUNDS}]).",
+            rich_help_panel=_BEFORE,
+        ),
+    ] = None,
+    noise: Annotated[
+        float,
+        typer.Option(
+            metavar="S",
+            help="Standard deviation of Gaussian noise on gradients.",
+            rich_help_panel=_DEFENCE,
+        ),
+    ] = 0.0,
+    noise_on: Annotated[
+        str,
+        typer.Option(
+            metavar="batch|sample",
+            help="Noise on a step's mean gradient, or on every sample's before the mean.",
+            rich_help_panel=_DEFENCE,
+        ),
+    ] = "batch",
+    topk: Annotated[
+        float | None,
+        typer.Option(
+            metavar="F",
+            help="Share of the update that is sent, the largest first.",
+            rich_help_panel=_DEFENCE,
+        ),
+    ] = None,
+    dp_noise: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SIGMA",
+            help="Noise multiplier of DP-SGD (needs opacus).",
+            rich_help_panel=_DEFENCE,
+        ),
+    ] = None,
+    dp_clip: Annotated[
+        float | None,
+        typer.Option(
+            metavar="C", help="Per-sample norm bound of DP-SGD.", rich_help_panel=_DEFENCE
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw who owns what (needs matplotlib)."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an earlier run of other settings.")
@@ -71,11 +268,42 @@ def simulate(
     and the settings in RUN/rlu.toml, where rlu attack finds them. The folder is printed at the end.
     """
     from rlu_cli.observe import choose_device
+    from rlu_cli.simulator.defences import Defence
+    from rlu_cli.simulator.local import Local
+    from rlu_cli.simulator.partition_plot import check_plot
     from rlu_cli.simulator.plan import Plan
     from rlu_cli.simulator.simulation import Request, prepare
 
-    only = _client_list(only_clients)
-    plan = Plan(clients, alpha, lr, batch_size, epochs, rounds, seed, only)
+    plan = Plan(
+        clients=clients,
+        alpha=alpha,
+        lr=lr,
+        batch_size=batch_size,
+        epochs=epochs,
+        rounds=(1 if train_to is None else MOST_ROUNDS) if rounds is None else rounds,
+        seed=seed,
+        only=_client_list(only_clients),
+        local=Local(
+            scheme=scheme,
+            optimizer=optimizer,
+            momentum=momentum,
+            nesterov=nesterov,
+            pull=lambda_,
+            weight_decay=weight_decay,
+            betas=_two_numbers(betas),
+            clip=clip,
+            label_smoothing=label_smoothing,
+            lr_schedule=lr_schedule,
+            samples=samples,
+            steps_per_epoch=steps_per_epoch,
+            drop_last=drop_last,
+        ),
+        defence=Defence(noise, noise_on, topk, dp_noise, dp_clip),
+        sample_clients=sample_clients,
+        pretrain=pretrain,
+        train_to=train_to,
+        keep=keep,
+    )
     request = Request(
         plan=plan,
         images=images,
@@ -87,7 +315,11 @@ def simulate(
         aux_per_class=aux_per_class,
         device=choose_device(device),
     )
+    if plot is not None:
+        check_plot(plot)
     simulation = prepare(request, out, force=force)
+    if plot is not None:
+        _draw(simulation.federation, plot)
     done = _train(simulation, show=not (quiet or no_progress))
     if not quiet:
         _summarise(simulation, done)
@@ -107,6 +339,16 @@ def _client_list(text: str | None) -> tuple[int, ...] | None:
     return tuple(sorted({int(part) for part in parts}))
 
 
+def _two_numbers(text: str) -> tuple[float, float]:
+    try:
+        first, second = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(
+            "E101", f"--betas {printable(text)} are not two numbers", hint="as in --betas 0.9,0.999"
+        ) from None
+    return first, second
+
+
 def _console() -> Console:
     from rich.console import Console
 
@@ -116,15 +358,35 @@ def _console() -> Console:
     return console
 
 
+def _draw(federation: Federation, file: Path) -> None:
+    from rlu_cli.simulator.partition_plot import plot_partition
+
+    names = federation.holding.class_names
+    counts = federation.partition.counts(federation.holding.client_labels, len(names))
+    plot_partition(counts, names, file)
+
+
 def _train(simulation: Simulation, *, show: bool) -> list[Round]:
     from rich.progress import Progress
 
     plan = simulation.request.plan
     console = _console()
     with Progress(console=console, transient=True, disable=not (show and console.is_terminal)) as p:
-        steps = plan.rounds * len(plan.trained) * plan.epochs
-        task = p.add_task("training clients", total=steps)
-        return list(simulation.rounds(lambda done: p.advance(task, done)))
+        total = None if plan.train_to is not None else _all_steps(simulation)
+        task = p.add_task("training clients", total=total)
+        return list(
+            simulation.rounds(
+                lambda done: p.advance(task, done),
+                lambda text: p.update(task, description=text),
+            )
+        )
+
+
+def _all_steps(simulation: Simulation) -> int:
+    plan = simulation.request.plan
+    last = plan.rounds - 1
+    clients = sum(len(plan.trained(r, last=r == last)) for r in range(plan.rounds))
+    return plan.steps.steps * clients
 
 
 def _summarise(simulation: Simulation, done: list[Round]) -> None:
@@ -137,10 +399,33 @@ def _summarise(simulation: Simulation, done: list[Round]) -> None:
     console.print(_partition_table(federation))
     redraws = federation.partition.redraws
     console.print(f"partition: {redraws} redraws, seed {federation.plan.seed}")
+    for line in _what_was_noted(simulation):
+        console.print(line)
     for state in done:
+        trained = state.train_accuracy
+        said = "" if trained is None else f", training accuracy {trained:.3f}"
         reused = f"  ({state.reused} clients were there already)" if state.reused else ""
-        console.print(f"r{state.number:03d} global accuracy {state.accuracy:.3f}{reused}")
-    console.print(f"next: {shlex.join(attack_arguments(simulation))}", soft_wrap=True)
+        console.print(f"r{state.number:03d} global accuracy {state.accuracy:.3f}{said}{reused}")
+    last = next(state for state in reversed(done) if state.clients)
+    words = attack_arguments(simulation, last.number, last.clients[0])
+    console.print(f"next: {shlex.join(words)}", soft_wrap=True)
+
+
+def _what_was_noted(simulation: Simulation) -> list[str]:
+    """Sentences on pretraining and privacy, as run.json has them."""
+    lines = []
+    if (pretrained := simulation.run.noted("pretrain")) is not None:
+        lines.append(
+            f"pretrained in one place to training accuracy {pretrained['reached']:.3f} "
+            f"({pretrained['epochs']} epochs, asked for {pretrained['target']:g})"
+        )
+    if privacy := simulation.run.noted("privacy"):
+        worst = max(privacy, key=lambda row: float(row["epsilon"]))
+        lines.append(
+            f"DP-SGD: epsilon at most {worst['epsilon']:.3g} at delta {worst['delta']:.2g} "
+            f"(client {worst['client']}, {worst['rounds']} rounds; run.json lists all)"
+        )
+    return lines
 
 
 def _partition_table(federation: Federation) -> Table:

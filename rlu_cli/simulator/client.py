@@ -1,20 +1,24 @@
-"""One client's local round: plain SGD on its own images, and the labels it used."""
+"""One client's local round: steps on its own images, and the labels it used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rlu_cli.errors import InputError
 from rlu_cli.normalisation import Normalisation
-from rlu_cli.schemes.recursion import Recursion, step
+from rlu_cli.simulator.batches import draw_batches
+from rlu_cli.simulator.defences import add_noise, clip_to_norm, send_largest
+from rlu_cli.simulator.descent import descent
+from rlu_cli.simulator.gradients import gradients_of
+from rlu_cli.simulator.plan import Plan
 
 State = dict[str, Tensor]
 
@@ -35,63 +39,61 @@ def train_client(
     model: nn.Module,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
+    plan: Plan,
     *,
     classes: int,
-    steps: int,
-    batch_size: int,
-    lr: float,
     normalise: Normalisation,
     seed: tuple[int, ...],
+    constant: Any = None,
     tick: Callable[[int], None] = lambda steps: None,
 ) -> LocalRound:
-    """Take `steps` steps of SGD on mean cross-entropy, one batch of |B| each (Eq. 5).
+    """Take the plan's steps on mean cross-entropy, one batch each (Eq. 5).
 
-    model   starts from the weights it holds, and is changed
-    images  (n, H, H, 3) uint8, the client's own; labels (n,)
-    seed    fixes batches and dropout; the same numbers give the same round
+    model     starts from the weights it holds, and is changed
+    images    (n, H, H, 3) uint8, the client's own; labels (n,)
+    seed      fixes batches, dropout and noise; the same numbers give the same round
+    constant  Bundle over `trainable(model)` that joins every gradient; None for nothing
     Raises InputError E207 when the loss is no longer finite.
     """
-    device = next(model.parameters()).device
-    batches = draw_batches(len(labels), steps, batch_size, np.random.default_rng(seed))
-    recursion = Recursion(lr=(lr,) * steps)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    names, parameters = zip(*trainable(model).items(), strict=True)
+    device = parameters[0].device
+    batches = draw_batches(len(labels), plan.steps, np.random.default_rng(seed))
+    start = copy_state(model) if plan.defence.topk is not None else {}
+    take_step = descent(plan, parameters, constant)
+    defend = _defences(plan, seed)
     model.train()
-    with seeded(seed, device):
+    with seeded(seed, device), gradients_of(model, parameters, plan) as gradient_of:
         for index, batch in enumerate(batches):
             targets = torch.tensor(labels[batch], device=device)
-            loss = functional.cross_entropy(
-                model(normalise(to_pixels(images[batch], device))), targets
-            )
+            pixels = normalise(to_pixels(images[batch], model))
+            loss, gradients = gradient_of(pixels, targets)
             _require_finite(loss, index)
-            _descend(recursion, index, loss, parameters)
+            take_step(index, defend(gradients, len(batch)))
             tick(1)
     per_step = np.stack([np.bincount(labels[batch], minlength=classes) for batch in batches])
-    return LocalRound(copy_state(model), per_step)
+    return LocalRound(_sent(start, copy_state(model), names, plan), per_step)
 
 
-def to_pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(B, H, W, 3) uint8 → (B, 3, H, W) float32 in 0…1 on the device."""
-    return torch.tensor(images, device=device).permute(0, 3, 1, 2).float() / 255
+def trainable(model: nn.Module, *, aliases: bool = False) -> dict[str, nn.Parameter]:
+    """The parameters that training moves, by name.
 
-
-def draw_batches(
-    count: int, steps: int, batch_size: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Which of its images a client uses in each step: (m, |B|).
-
-    It goes through them in shuffled order and shuffles anew when they run out, within a batch too.
+    aliases  list a parameter that has several names under each of them
     """
-    passes = -(-steps * batch_size // count)
-    order = np.concatenate([rng.permutation(count) for _ in range(passes)])
-    return order[: steps * batch_size].reshape(steps, batch_size)
+    named = model.named_parameters(remove_duplicate=not aliases)
+    return {name: parameter for name, parameter in named if parameter.requires_grad}
+
+
+def to_pixels(images: NDArray[np.uint8], model: nn.Module) -> Tensor:
+    """(B, H, W, 3) uint8 → (B, 3, H, W) in 0…1, on the model's device and in its type."""
+    like = next(model.parameters())
+    return torch.tensor(images, device=like.device).permute(0, 3, 1, 2).to(like.dtype) / 255
 
 
 @contextmanager
 def seeded(seed: tuple[int, ...], device: torch.device) -> Iterator[None]:
     """Let torch draw from a seed of its own, and leave its state as it was."""
-    words = np.random.SeedSequence(seed).generate_state(2, dtype=np.uint32)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+        torch.manual_seed(_torch_seed(seed))
         yield
 
 
@@ -100,14 +102,34 @@ def copy_state(model: nn.Module) -> State:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-def _descend(
-    recursion: Recursion, index: int, loss: Tensor, parameters: list[nn.Parameter]
-) -> None:
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    with torch.no_grad():
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                parameter.copy_(step(recursion, index, parameter, gradient, parameter)[0])
+def _torch_seed(seed: tuple[int, ...]) -> int:
+    words = np.random.SeedSequence(seed).generate_state(2, dtype=np.uint32)
+    return int(words[0]) << 31 | int(words[1]) >> 1
+
+
+def _defences(
+    plan: Plan, seed: tuple[int, ...]
+) -> Callable[[Sequence[Tensor], int], Sequence[Tensor]]:
+    """What is done to a step's mean gradient over a batch of the given size: clip, then noise."""
+    generator = torch.Generator().manual_seed(_torch_seed((*seed, 1)))
+
+    def defend(gradients: Sequence[Tensor], batch_size: int) -> Sequence[Tensor]:
+        if plan.local.clip is not None:
+            gradients = clip_to_norm(gradients, plan.local.clip)
+        if plan.defence.noise:
+            gradients = add_noise(gradients, plan.defence.deviation(batch_size), generator)
+        return gradients
+
+    return defend
+
+
+def _sent(start: State, end: State, names: Sequence[str], plan: Plan) -> State:
+    """What leaves the client: all of its state, or only the largest part of its update."""
+    if plan.defence.topk is None:
+        return end
+    before, after = ([state[name] for name in names] for state in (start, end))
+    sent = send_largest(before, after, plan.defence.topk)
+    return {**end, **dict(zip(names, sent, strict=True))}
 
 
 def _require_finite(loss: Tensor, index: int) -> None:

@@ -1,17 +1,16 @@
-"""A simulated federation on disk: the only part of the simulator that touches files it writes.
+"""A simulated federation's folder: opened, described, resumed or replaced.
 
 RUN/rlu.toml, RUN/run.json, RUN/aux/CLASS/*.png and, for round 0,
-RUN/r000/{global.pt, c3.pt, c3.truth.json, round.json}. Every file is written under a temporary
-name in its own folder and then renamed, so that a file that is there is complete.
+RUN/r000/{global.pt, c3.pt, c3.truth.json, round.json}; server.pt too, from round 1 on, where the
+scheme's server remembers. Every file is written under a temporary name in its own folder and then
+renamed, so that a file that is there is complete.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,9 @@ from PIL import Image
 
 from rlu_cli import __version__
 from rlu_cli.errors import UsageError, printable
-from rlu_cli.simulator.client import LocalRound, State
-from rlu_cli.simulator.files import (
-    PARTIAL,
-    read_json,
-    read_state,
-    write_json,
-    write_state,
-    write_whole,
-)
+from rlu_cli.simulator.files import PARTIAL, read_json, write_json, write_whole
 from rlu_cli.simulator.pool import Holding
+from rlu_cli.simulator.run_folder import NOTES, RunFolder, settings_hash
 
 WRITTEN = (
     "run.json",
@@ -37,83 +29,10 @@ WRITTEN = (
     "aux/*/[0-9][0-9][0-9][0-9][0-9].png",
     "r[0-9]*/round.json",
     "r[0-9]*/global.pt",
+    "r[0-9]*/server.pt",
     "r[0-9]*/c[0-9]*.pt",
     "r[0-9]*/c[0-9]*.truth.json",
 )
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """Where one run's files are, and which of them are complete.
-
-    settings  all that the results depend on; a folder of other settings is not resumed
-    classes   class names, in index order
-    """
-
-    path: Path
-    settings: Mapping[str, Any]
-    classes: tuple[str, ...]
-
-    @property
-    def auxiliary(self) -> Path:
-        return self.path / "aux"
-
-    def global_file(self, number: int) -> Path:
-        return self.path / f"r{number:03d}" / "global.pt"
-
-    def client_file(self, number: int, client: int) -> Path:
-        return self.path / f"r{number:03d}" / f"c{client}.pt"
-
-    def truth_file(self, number: int, client: int) -> Path:
-        return self.path / f"r{number:03d}" / f"c{client}.truth.json"
-
-    def read_global(self, number: int) -> State | None:
-        return read_state(self.global_file(number))
-
-    def require_global(self, number: int) -> State:
-        state = self.read_global(number)
-        assert state is not None, "a round starts only when its global model is written"
-        return state
-
-    def write_global(self, number: int, state: State) -> None:
-        write_state(self.global_file(number), state)
-
-    def read_client(self, number: int, client: int) -> State | None:
-        """The client's state, None unless it and its truth are both complete."""
-        if read_json(self.truth_file(number, client)) is None:
-            return None
-        return read_state(self.client_file(number, client))
-
-    def require_client(self, number: int, client: int) -> State:
-        state = self.read_client(number, client)
-        assert state is not None, "averaging starts only when every client is written"
-        return state
-
-    def write_client(self, number: int, client: int, result: LocalRound) -> None:
-        truth = {
-            "counts": result.per_step.sum(axis=0).tolist(),
-            "per_step": result.per_step.tolist(),
-            "classes": list(self.classes),
-        }
-        write_state(self.client_file(number, client), result.state)
-        write_json(self.truth_file(number, client), truth)
-
-    def recorded_accuracy(self, number: int) -> float | None:
-        """What round.json says of the accuracy of the global model the round started from."""
-        record = read_json(self.path / f"r{number:03d}" / "round.json")
-        return float(record["accuracy"]) if record is not None else None
-
-    def write_round(self, number: int, accuracy: float) -> None:
-        folder = self.path / f"r{number:03d}"
-        clients = sorted(int(p.name[1:].split(".")[0]) for p in folder.glob("c*.truth.json"))
-        record = {
-            "round": number,
-            "clients": clients,
-            "accuracy": accuracy,
-            "settings": dict(self.settings),
-            "settings_sha256": settings_hash(self.settings),
-        }
-        write_json(folder / "round.json", record)
 
 
 def open_run(
@@ -147,7 +66,8 @@ def write_description(
     """
     digest = settings_hash(run.settings)
     facts = {"version": __version__, "settings": dict(run.settings), "settings_sha256": digest}
-    write_json(run.path / "run.json", {**facts, **record})
+    noted = {name: value for name in NOTES if (value := run.noted(name)) is not None}
+    write_json(run.path / "run.json", {**facts, **record, **noted})
     write_whole(run.path / "rlu.toml", _as_toml(toml).encode())
     numbers = np.zeros(len(run.classes), dtype=np.int64)
     for image, label in zip(holding.aux_images, holding.aux_labels, strict=True):
@@ -159,18 +79,14 @@ def write_description(
             write_whole(file, buffer.getvalue())
 
 
-def settings_hash(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of settings, whatever the order they are listed in."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
 def _difference(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     before = earlier.get("settings")
     before = before if isinstance(before, dict) else {}
     changed = [
-        f"{name} {printable(before.get(name), 40)} → {printable(value, 40)}"
-        for name, value in settings.items()
-        if before.get(name) != value
+        f"{printable(name, 40)} {printable(before.get(name), 40)} → "
+        f"{printable(settings.get(name), 40)}"
+        for name in {**settings, **before}
+        if before.get(name) != settings.get(name)
     ]
     return "it holds a run of other settings: " + "; ".join(changed)
 

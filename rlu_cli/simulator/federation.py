@@ -1,31 +1,30 @@
-"""Rounds of federated averaging over simulated clients, resumable from what is on disk."""
+"""Rounds of a federation over simulated clients, resumable from what is on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from rlu_cli.errors import InputError, printable
+from rlu_cli.errors import InputError
 from rlu_cli.normalisation import Normalisation
-from rlu_cli.simulator.client import (
-    LocalRound,
-    State,
-    copy_state,
-    seeded,
-    to_pixels,
-    train_client,
-)
-from rlu_cli.simulator.export import RunFolder
+from rlu_cli.simulator.accuracy import accuracy_on
+from rlu_cli.simulator.aggregate import Sent, aggregate
+from rlu_cli.simulator.client import LocalRound, copy_state, seeded, train_client, trainable
+from rlu_cli.simulator.keep import keep_heads
+from rlu_cli.simulator.memory import SERVER_REMEMBERS, Memory, incomplete
 from rlu_cli.simulator.partition import Partition
 from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.pool import Holding
-
-EVALUATION_BATCH = 256
+from rlu_cli.simulator.pretrain import LR, not_reached, pretrain
+from rlu_cli.simulator.private import epsilon, require_private
+from rlu_cli.simulator.run_folder import RunFolder
+from rlu_cli.simulator.trial import check_fit
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,46 @@ class Federation:
     partition: Partition
     normalise: Normalisation
     device: torch.device
+    pretrain_lr: float = LR
+
+    def own(self, client: int) -> NDArray[np.int64]:
+        """The images a client uses: all that it owns, or the plan's number of them."""
+        owned, samples = self.partition.owned[client], self.plan.local.samples
+        if samples is None:
+            return owned
+        rng = np.random.default_rng((self.plan.seed, 6, client))
+        return np.sort(rng.permutation(owned)[:samples])
 
 
 @dataclass(frozen=True)
 class Round:
     """One round that is complete on disk.
 
-    accuracy  of the global model the round started from, on the test images
-    reused    how many clients were on disk already
+    accuracy        of the global model the round started from, on the test images
+    reused          how many clients were on disk already
+    clients         who was trained; nobody for the model that the last round left
+    train_accuracy  of that global model on the clients' images, where the plan asks for it
     """
 
     number: int
     accuracy: float
     reused: int
+    clients: tuple[int, ...] = ()
+    train_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A federation under way: one model that takes every role in turn, and the folder."""
+
+    federation: Federation
+    model: nn.Module
+    run: RunFolder
+    tick: Callable[[int], None]
+
+    @property
+    def plan(self) -> Plan:
+        return self.federation.plan
 
 
 def federate(
@@ -58,153 +84,208 @@ def federate(
     run: RunFolder,
     *,
     tick: Callable[[int], None] = lambda steps: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Round]:
     """Train round after round, writing every model and every truth as soon as it is known.
 
     factory  makes the model with its starting weights; what it draws comes from the run's seed
     run      what is complete there is not computed again
     tick     called with the number of steps done
+    say      called with what is going on
+    Raises InputError E241 when an accuracy that the plan asks for is not reached.
     """
     plan = federation.plan
     with seeded((plan.seed, 3), federation.device):
         model = factory()
-    _check_fit(model, federation)
-    if run.read_global(0) is None:
-        run.write_global(0, copy_state(model))
+    _check(model, federation)
     model.to(federation.device)
-    for number in range(plan.rounds):
-        yield _one_round(federation, model, run, number, tick)
+    work = _Work(federation, model, run, tick)
+    if run.read_global(0) is None:
+        _start(work, say)
+    number = yield from _rounds(work, say)
+    if plan.keep == "heads":
+        keep_heads(run, number)
+    if plan.defence.dp_noise is not None:
+        run.note("privacy", _privacy_spent(federation, number))
     if plan.only is None:
-        yield _last_accuracy(federation, model, run)
+        yield Round(number + 1, _accuracy(work, number + 1), 0)
 
 
-def _one_round(
-    federation: Federation,
-    model: nn.Module,
-    run: RunFolder,
-    number: int,
-    tick: Callable[[int], None],
-) -> Round:
-    plan = federation.plan
-    start = run.require_global(number)
-    reused = 0
-    for client in plan.trained:
-        if run.read_client(number, client) is not None:
-            reused += 1
-            tick(plan.epochs)
-            continue
-        model.load_state_dict(start)
-        run.write_client(number, client, _train(federation, model, number, client, tick))
-    accuracy = _global_accuracy(federation, model, run, number)
-    if plan.only is None and run.read_global(number + 1) is None:
-        states = (run.require_client(number, client) for client in plan.trained)
-        samples = [plan.epochs * plan.batch_size] * plan.clients
-        run.write_global(number + 1, average(states, samples))
-    run.write_round(number, accuracy)
-    return Round(number, accuracy, reused)
-
-
-def _train(
-    federation: Federation,
-    model: nn.Module,
-    number: int,
-    client: int,
-    tick: Callable[[int], None],
-) -> LocalRound:
+def _check(model: nn.Module, federation: Federation) -> None:
     plan, holding = federation.plan, federation.holding
-    own = federation.partition.owned[client]
+    smallest = min(plan.steps.batch_sizes or (plan.batch_size,))
+    classes = len(holding.class_names)
+    check_fit(model, federation.normalise, holding.test_images, classes, smallest)
+    if plan.defence.dp_noise is not None:
+        require_private(model)
+
+
+def _start(work: _Work, say: Callable[[str], None]) -> None:
+    """Write the global model of round 0, drawn or pretrained."""
+    plan, holding = work.plan, work.federation.holding
+    if plan.pretrain is not None:
+        done = pretrain(
+            work.model,
+            holding.client_images,
+            holding.client_labels,
+            target=plan.pretrain,
+            lr=work.federation.pretrain_lr,
+            normalise=work.federation.normalise,
+            seed=(plan.seed, 7),
+            say=say,
+        )
+        work.run.note("pretrain", asdict(done))
+    work.run.write_global(0, copy_state(work.model))
+
+
+def _rounds(work: _Work, say: Callable[[str], None]) -> Generator[Round, None, int]:
+    """Yield each round; return the number of the last."""
+    number = 0
+    while True:
+        reached = _train_accuracy(work, number) if work.plan.train_to is not None else None
+        last = _is_last(work.plan, number, reached)
+        said = "" if reached is None else f", training accuracy {reached:.3f}"
+        say(f"round {number}{said}")
+        yield _one_round(work, number, reached, last=last)
+        if last:
+            return number
+        number += 1
+
+
+def _is_last(plan: Plan, number: int, reached: float | None) -> bool:
+    """Whether round `number` is the one to attack. Raises InputError E241 when none will be."""
+    if plan.train_to is None or reached is None:
+        return number == plan.rounds - 1
+    if reached < plan.train_to and number == plan.rounds:
+        raise not_reached(f"{number} rounds", plan.train_to, reached)
+    return reached >= plan.train_to
+
+
+def _one_round(work: _Work, number: int, reached: float | None, *, last: bool) -> Round:
+    plan, run = work.plan, work.run
+    clients = plan.trained(number, last=last)
+    missing = [client for client in clients if run.read_client(number, client) is None]
+    work.tick(plan.steps.steps * (len(clients) - len(missing)))
+    _require_memory(work, number, needed=bool(missing))
+    for client in missing:
+        _load_global(work, number)
+        run.write_client(number, client, _train(work, number, client))
+    accuracy = _accuracy(work, number)
+    if not (last and plan.only is not None) and not _is_started(work, number + 1):
+        _close(work, number, clients)
+    run.write_round(number, _record(plan, accuracy, reached))
+    return Round(number, accuracy, len(clients) - len(missing), clients, reached)
+
+
+def _record(plan: Plan, accuracy: float, reached: float | None) -> dict[str, Any]:
+    """What round.json says of the round itself."""
+    recursion = plan.recursion
+    return {
+        "total_clients": plan.clients,
+        "lr": recursion.lr[0],
+        "rate": recursion.rate,
+        "steps": recursion.steps,
+        "accuracy": accuracy,
+        **({} if reached is None else {"train_accuracy": reached}),
+    }
+
+
+def _train(work: _Work, number: int, client: int) -> LocalRound:
+    federation, plan = work.federation, work.plan
+    own, parameters = federation.own(client), trainable(work.model)
+    dtype = next(iter(parameters.values())).dtype
+    memory = Memory(work.run, plan, tuple(parameters), federation.device, dtype)
+    past, server = memory.past(client, number), memory.server(number)
     try:
         return train_client(
-            model,
-            holding.client_images[own],
-            holding.client_labels[own],
-            classes=len(holding.class_names),
-            steps=plan.epochs,
-            batch_size=plan.batch_size,
-            lr=plan.lr,
+            work.model,
+            federation.holding.client_images[own],
+            federation.holding.client_labels[own],
+            plan,
+            classes=len(federation.holding.class_names),
             normalise=federation.normalise,
             seed=(plan.seed, 4, number, client),
-            tick=tick,
+            constant=plan.scheme.constant(past, plan.recursion.rate, server),
+            tick=work.tick,
         )
     except InputError as error:
         where = f"round {number}, client {client}: {error.message}"
         raise InputError(error.code, where, hint=error.hint) from error
 
 
-def _last_accuracy(federation: Federation, model: nn.Module, run: RunFolder) -> Round:
-    number = federation.plan.rounds
-    return Round(number, _global_accuracy(federation, model, run, number), 0)
+def _close(work: _Work, number: int, clients: tuple[int, ...]) -> None:
+    """Aggregate what the clients sent into the next round's start."""
+    plan, run = work.plan, work.run
+    names = tuple(trainable(work.model, aliases=True))
+    memory = Memory(run, plan, names, torch.device("cpu"), torch.float64)
+    sent = (Sent(run.require_client(number, k), memory.past(k, number)) for k in clients)
+    following = aggregate(
+        plan.scheme,
+        names,
+        run.require_global(number),
+        sent,
+        members=len(clients),
+        rate=plan.recursion.rate,
+        server=memory.server(number),
+        clients=plan.clients,
+    )
+    run.write_global(number + 1, *following)
 
 
-def _global_accuracy(
-    federation: Federation, model: nn.Module, run: RunFolder, number: int
+def _is_started(work: _Work, number: int) -> bool:
+    """Whether all that round `number` starts from is there."""
+    whole = work.run.read_global(number) is not None
+    remembers = work.plan.local.scheme in SERVER_REMEMBERS
+    return whole and (not remembers or work.run.read_server(number) is not None)
+
+
+def _require_memory(work: _Work, number: int, *, needed: bool) -> None:
+    """Raises UsageError E106 where earlier rounds are needed and only their heads are left."""
+    if needed and number and work.plan.scheme.remembers:
+        first = work.run.require_global(0)
+        if not set(trainable(work.model)) <= set(first):
+            raise incomplete(work.run.global_file(0))
+
+
+def _load_global(work: _Work, number: int) -> None:
+    state = work.run.require_global(number)
+    if set(state) != set(work.model.state_dict()):
+        raise incomplete(work.run.global_file(number))
+    work.model.load_state_dict(state)
+
+
+def _accuracy(work: _Work, number: int) -> float:
+    """Of the global model of round `number` on the test images."""
+    holding = work.federation.holding
+    return _measured(work, number, "accuracy", holding.test_images, holding.test_labels)
+
+
+def _train_accuracy(work: _Work, number: int) -> float:
+    """Of the global model of round `number` on the clients' images together."""
+    holding = work.federation.holding
+    return _measured(work, number, "train_accuracy", holding.client_images, holding.client_labels)
+
+
+def _measured(
+    work: _Work, number: int, name: str, images: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> float:
-    recorded = run.recorded_accuracy(number)
+    recorded = work.run.recorded_accuracy(number, name)
     if recorded is not None:
         return recorded
-    holding = federation.holding
-    model.load_state_dict(run.require_global(number))
-    return accuracy_on(
-        *(model, holding.test_images, holding.test_labels), federation.normalise, federation.device
-    )
+    _load_global(work, number)
+    return accuracy_on(work.model, images, labels, work.federation.normalise)
 
 
-def accuracy_on(
-    model: nn.Module,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    normalise: Normalisation,
-    device: torch.device,
-) -> float:
-    """Share of images a model in evaluation mode classifies right."""
-    model.eval()
-    right = 0
-    with torch.no_grad():
-        for start in range(0, len(labels), EVALUATION_BATCH):
-            batch = slice(start, start + EVALUATION_BATCH)
-            predicted = (
-                model(normalise(to_pixels(images[batch], device))).argmax(dim=1).cpu().numpy()
-            )
-            right += int((predicted == labels[batch]).sum())
-    return right / len(labels)
-
-
-def average(states: Iterable[State], samples: Sequence[int]) -> State:
-    """θ_g = Σ_k n_k θ_k / Σ_k n_k over all state, buffers too; counters as the rounded mean.
-
-    states   one mapping of tensors for each client, all alike; read one at a time
-    samples  n_k, how many samples each client trained on
-    """
-    total = float(sum(samples))
-    summed: dict[str, Tensor] = {}
-    types: dict[str, torch.dtype] = {}
-    for state, count in zip(states, samples, strict=True):
-        for name, value in state.items():
-            part = value.to(torch.float64) * (count / total)
-            summed[name] = summed[name] + part if name in summed else part
-            types[name] = value.dtype
-    return {
-        name: (value if types[name].is_floating_point else value.round()).to(types[name])
-        for name, value in summed.items()
-    }
-
-
-def _check_fit(model: nn.Module, federation: Federation) -> None:
-    """One pass over two images, so that a model for other images or classes fails at once."""
-    holding = federation.holding
-    pixels = to_pixels(holding.test_images[:2], torch.device("cpu"))
-    wanted = (len(pixels), len(holding.class_names))
-    try:
-        with torch.no_grad():
-            shape = tuple(model.eval()(federation.normalise(pixels)).shape)
-        why = "" if shape == wanted else f"it returns {shape}, not (images, classes) = {wanted}"
-    except Exception as error:  # whatever the user's own code raises
-        why = printable(error)
-    if why:
-        size = pixels.shape[-1]
-        raise InputError(
-            "E215",
-            f"the model cannot classify {size}x{size} RGB images into {wanted[1]} classes",
-            why=why,
-            hint="give its arguments with --model-arg, or resize with --image-size",
-        )
+def _privacy_spent(federation: Federation, last: int) -> list[dict[str, float]]:
+    """ε of every client after its rounds up to `last`, at δ = 1 / (its images)."""
+    plan = federation.plan
+    assert plan.defence.dp_noise is not None
+    spent = []
+    for client in range(plan.clients):
+        samples = len(federation.own(client))
+        rounds = sum(client in plan.drawn(number) for number in range(last + 1))
+        sizes = (plan.steps.batch_sizes or ()) * rounds
+        value = epsilon(plan.defence.dp_noise, sizes, samples, 1 / samples) if rounds else 0.0
+        row = {"client": client, "rounds": rounds, "epsilon": value, "delta": 1 / samples}
+        spent.append(row)
+    return spent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ from torch import nn
 from rlu_cli.checkpoints import open_checkpoint
 from rlu_cli.models import ARCHITECTURES, build_model, load_weights, parse_argument, runs_code
 from rlu_cli.normalisation import parse_normalisation
-from rlu_cli.simulator.export import RunFolder, open_run, write_description
+from rlu_cli.simulator.export import open_run, write_description
 from rlu_cli.simulator.federation import Federation, Round, federate
 from rlu_cli.simulator.images import load_pool
 from rlu_cli.simulator.partition import partition
 from rlu_cli.simulator.plan import Plan, check_plan
 from rlu_cli.simulator.pool import Pool, set_apart
+from rlu_cli.simulator.pretrain import LR, OWN_LR
+from rlu_cli.simulator.private import require_opacus
+from rlu_cli.simulator.run_folder import RunFolder
 from rlu_cli.types import Checkpoint
 
 
@@ -53,9 +56,13 @@ class Simulation:
     factory: Callable[[], nn.Module]
     run: RunFolder
 
-    def rounds(self, tick: Callable[[int], None] = lambda steps: None) -> Iterator[Round]:
+    def rounds(
+        self,
+        tick: Callable[[int], None] = lambda steps: None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> Iterator[Round]:
         """Train, yielding each round as it is complete on disk."""
-        return federate(self.federation, self.factory, self.run, tick=tick)
+        return federate(self.federation, self.factory, self.run, tick=tick, say=say)
 
 
 def prepare(request: Request, out: Path, *, force: bool = False) -> Simulation:
@@ -65,6 +72,8 @@ def prepare(request: Request, out: Path, *, force: bool = False) -> Simulation:
     """
     plan = request.plan
     check_plan(plan)
+    if plan.defence.dp_noise is not None:
+        require_opacus()
     normalise = parse_normalisation(request.normalize)
     given = dict(parse_argument(text) for text in request.model_args)
     initial = None if request.init is None else open_checkpoint(request.init)
@@ -73,20 +82,21 @@ def prepare(request: Request, out: Path, *, force: bool = False) -> Simulation:
     factory = _factory(request.model, arguments, len(pool.class_names), initial)
     holding = set_apart(pool, request.aux_per_class, plan.seed)
     labels = holding.client_labels
-    shares = partition(labels, plan.clients, plan.alpha, plan.batch_size, plan.seed)
+    least = max(plan.local.samples or 0, plan.batch_size)
+    shares = partition(labels, plan.clients, plan.alpha, least, plan.seed)
     settings = _settings(request, arguments, pool, initial)
     run = open_run(out, settings, pool.class_names, force=force)
     counts = shares.counts(labels, len(pool.class_names)).tolist()
     record = {"source": pool.name, "redraws": shares.redraws, "partition": counts}
     write_description(run, _toml_table(request, arguments, pool), holding, record)
-    federation = Federation(plan, holding, shares, normalise, request.device)
+    rate = OWN_LR.get(request.model, LR)
+    federation = Federation(plan, holding, shares, normalise, request.device, rate)
     return Simulation(request, federation, factory, run)
 
 
-def attack_arguments(simulation: Simulation) -> list[str]:
-    """The command line that attacks the last round's first client."""
+def attack_arguments(simulation: Simulation, number: int, client: int) -> list[str]:
+    """The command line that attacks a client's round."""
     request, run = simulation.request, simulation.run
-    number, client = request.plan.rounds - 1, request.plan.trained[0]
     words = ["rlu", "attack", "--global", str(run.global_file(number))]
     words += ["--local", str(run.client_file(number, client)), "--aux", str(run.auxiliary)]
     if runs_code(request.model):
@@ -120,13 +130,9 @@ def _factory(
 def _settings(
     request: Request, arguments: dict[str, Any], pool: Pool, initial: Checkpoint | None
 ) -> dict[str, Any]:
-    """All that the results depend on, as JSON values.
-
-    Rounds and chosen clients are left out: more of either go on from what is there.
-    """
-    plan = {k: v for k, v in asdict(request.plan).items() if k not in ("rounds", "only")}
+    """All that the results depend on, as JSON values."""
     return {
-        **plan,
+        **request.plan.settings(),
         "model": request.model,
         "model_args": {name: repr(value) for name, value in sorted(arguments.items())},
         "init": None if initial is None else initial.sha256,
@@ -148,6 +154,8 @@ def _toml_table(request: Request, arguments: dict[str, Any], pool: Pool) -> dict
         "lr": request.plan.lr,
         "epochs": request.plan.epochs,
         "batch_size": request.plan.batch_size,
+        **request.plan.local.settings(),
+        **({"history": "."} if request.plan.scheme.remembers else {}),
         "normalize": request.normalize,
         "mode": "train",
         "image_size": pool.image_size,

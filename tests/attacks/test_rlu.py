@@ -210,11 +210,17 @@ def test_the_printed_search_makes_all_its_passes(asked: int | None, made: int) -
     assert found.diagnostics["search_passes"] == made
 
 
-def test_the_printed_search_survives_batches_of_one() -> None:
-    """g = ⌊N/m⌋ is then zero for every class, and a batch without labels has no probability."""
+@pytest.mark.parametrize("iterations", [1, 2, None])
+def test_the_printed_search_survives_batches_of_one(iterations: int | None) -> None:
+    """g = ⌊N/m⌋ is then zero for every class, and a batch without labels has no probability.
+
+    A move of m labels is also more than any class has.
+    """
     per_step = torch.eye(6, dtype=torch.int64)
-    found = RLU(draws=DRAWS, search="printed")(evidence_of(per_step, lr=0.05))
+    evidence = evidence_of(per_step, lr=0.05)
+    found = _attack(evidence, search="printed", iterations=iterations)
     assert int(_counts(found).sum()) == 6
+    assert (_counts(found) >= 0).all()
     assert torch.isfinite(torch.tensor(found.diagnostics["discrepancy_end"]))
 
 

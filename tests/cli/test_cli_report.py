@@ -119,13 +119,23 @@ def test_figures_that_are_not_finite_are_null(world: World, tmp_path: Path, rlu:
     result = rlu("attack", *pair, "--aux", world.aux, *world.told, "--format", "json")
     figures = json.loads(result.out, parse_constant=pytest.fail)["diagnostics"]
     assert figures["weight_column_sum"] is None
-    assert figures["rounding"] < 0.05
+    assert figures["bias_rounding"] < 0.05
 
 
 def test_half_precision_is_said(world: World, tmp_path: Path, rlu: Command) -> None:
     halves = [{n: t.half() for n, t in state.items()} for state in world.states]
     pair = write_pair(tmp_path / "pair", *halves)
     report = rlu("attack", *pair, "--aux", world.aux, *world.told, "--format", "json").report
+    assert "checkpoints in float16, widened to float32" in report["assumptions"]
+
+
+def test_rounding_that_hides_the_update_is_warned_of(
+    world: World, tmp_path: Path, rlu: Command
+) -> None:
+    coarse = [{n: t.bfloat16() for n, t in state.items()} for state in world.states]
+    pair = write_pair(tmp_path / "pair", *coarse)
+    report = rlu("attack", *pair, "--aux", world.aux, *world.told, "--format", "json").report
+    assert report["diagnostics"]["bias_rounding"] > 0.05
     assert "W302" in [warning["code"] for warning in report["warnings"]]
 
 

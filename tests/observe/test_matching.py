@@ -195,8 +195,11 @@ def test_ratios_within_five_per_cent_are_refused_and_others_not(
 def test_the_ratio_nearest_to_one_is_taken_whichever_side_it_is_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Half as long is as far from 1 as twice as long."""
     ranked = _with_ratios(monkeypatch, {"none": 1.9, "half": 0.6, "imagenet": 3.0})
     assert [r.normalise for r in ranked] == ["half", "none", "imagenet"]
+    ranked = _with_ratios(monkeypatch, {"none": 1.9, "half": 0.5, "imagenet": 3.0})
+    assert [r.normalise for r in ranked] == ["none", "half", "imagenet"]
 
 
 @pytest.mark.parametrize("ratio", [0.0, float("nan")])

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from rlu_cli.errors import InputError
 from rlu_cli.normalisation import PRESETS
-from rlu_cli.simulator.client import LocalRound, copy_state, draw_batches, seeded, train_client
+from rlu_cli.simulator.batches import draw_batches
+from rlu_cli.simulator.client import LocalRound, copy_state, seeded, train_client
 from rlu_cli.simulator.digits import draw_digits
+from rlu_cli.simulator.plan import Plan
 
 CLASSES = 10
 
@@ -38,10 +40,8 @@ def _train(
         model,
         images[own],
         labels[own],
+        Plan(epochs=steps, batch_size=8, lr=lr),
         classes=CLASSES,
-        steps=steps,
-        batch_size=8,
-        lr=lr,
         normalise=PRESETS["half"],
         seed=seed,
     )
@@ -72,7 +72,8 @@ def test_every_step_takes_one_full_batch() -> None:
 
 @pytest.mark.parametrize("count", [8, 11, 40])
 def test_a_client_goes_through_all_its_images_before_any_comes_again(count: int) -> None:
-    order = draw_batches(count, 12, 8, np.random.default_rng(0)).reshape(-1)
+    steps = Plan(epochs=12, batch_size=8).steps
+    order = np.concatenate(draw_batches(count, steps, np.random.default_rng(0)))
     assert len(order) == 96
     for start in range(0, len(order) - count + 1, count):
         assert sorted(order[start : start + count]) == list(range(count))
@@ -81,7 +82,7 @@ def test_a_client_goes_through_all_its_images_before_any_comes_again(count: int)
 
 
 def test_the_shuffle_changes_from_pass_to_pass() -> None:
-    order = draw_batches(20, 2, 20, np.random.default_rng(0))
+    order = draw_batches(20, Plan(epochs=2, batch_size=20).steps, np.random.default_rng(0))
     assert order[0].tolist() != order[1].tolist()
 
 

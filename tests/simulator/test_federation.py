@@ -12,62 +12,27 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_runs import Killed, contents, read, simulate
 from torch import Tensor, nn
 
 from rlu_cli.errors import InputError, RluError, UsageError
-from rlu_cli.normalisation import PRESETS
-from rlu_cli.simulator.client import State, draw_batches
-from rlu_cli.simulator.export import RunFolder, open_run, write_description
-from rlu_cli.simulator.federation import Federation, Round, average, federate
-from rlu_cli.simulator.images import drawn_pool
+from rlu_cli.simulator.aggregate import average
+from rlu_cli.simulator.batches import draw_batches
+from rlu_cli.simulator.defences import Defence
+from rlu_cli.simulator.local import Local
 from rlu_cli.simulator.partition import partition
 from rlu_cli.simulator.plan import Plan, check_plan
-from rlu_cli.simulator.pool import Holding, content_hashes, set_apart
+from rlu_cli.simulator.pool import Holding, content_hashes
+from rlu_cli.simulator.run_folder import RunFolder
 
+DRAWN = Plan(sample_clients=1).drawn(0)
 PLAN = Plan(clients=3, alpha=1.0, lr=0.05, batch_size=8, epochs=2, rounds=2, seed=4)
-
-
-@pytest.fixture(scope="module")
-def holding() -> Holding:
-    return set_apart(drawn_pool(20, 4, seed=0), 3, seed=0)
-
-
-def _with_batch_norm() -> nn.Module:
-    layers = (nn.Conv2d(3, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(196, 10))
-
-
-def _simulate(
-    path: Path,
-    holding: Holding,
-    plan: Plan = PLAN,
-    *,
-    factory: Callable[[], nn.Module] = _with_batch_norm,
-    force: bool = False,
-    tick: Callable[[int], None] = lambda steps: None,
-) -> list[Round]:
-    labels = holding.client_labels
-    shares = partition(labels, plan.clients, plan.alpha, plan.batch_size, plan.seed)
-    federation = Federation(plan, holding, shares, PRESETS["half"], torch.device("cpu"))
-    settings = {"lr": plan.lr, "seed": plan.seed}
-    run = open_run(path, settings, holding.class_names, force=force)
-    write_description(run, {"lr": plan.lr, "classes": run.classes}, holding, {})
-    return list(federate(federation, factory, run, tick=tick))
-
-
-def _contents(path: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
-
-
-def _state(path: Path) -> State:
-    state: State = torch.load(path, weights_only=True)
-    return state
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, holding: Holding) -> Path:
     path = tmp_path_factory.mktemp("finished") / "run"
-    _simulate(path, holding)
+    simulate(path, holding, PLAN)
     return path
 
 
@@ -89,8 +54,8 @@ def test_truth_counts_sum_to_the_labels_used(finished: Path) -> None:
 
 
 def test_the_next_global_model_is_the_mean_of_the_clients_buffers_too(finished: Path) -> None:
-    clients = [_state(finished / "r000" / f"c{k}.pt") for k in range(3)]
-    following = _state(finished / "r001" / "global.pt")
+    clients = [read(finished / "r000" / f"c{k}.pt") for k in range(3)]
+    following = read(finished / "r001" / "global.pt")
     assert {"1.running_mean", "1.running_var", "1.num_batches_tracked"} <= set(following)
     for name, value in following.items():
         mean = torch.stack([c[name].double() for c in clients]).mean(0)
@@ -112,15 +77,11 @@ def test_averaging_weighs_by_samples_and_rounds_counters() -> None:
 def test_same_seed_same_bytes_and_other_seed_other_model(
     tmp_path: Path, finished: Path, holding: Holding
 ) -> None:
-    _simulate(tmp_path / "again", holding)
-    assert _contents(tmp_path / "again") == _contents(finished)
-    _simulate(tmp_path / "other", holding, replace(PLAN, seed=5))
-    other = _contents(tmp_path / "other")
-    assert other["r000/global.pt"] != _contents(finished)["r000/global.pt"]
-
-
-class _Killed(BaseException):
-    """Stands for a signal: nothing in the program catches it."""
+    simulate(tmp_path / "again", holding, PLAN)
+    assert contents(tmp_path / "again") == contents(finished)
+    simulate(tmp_path / "other", holding, replace(PLAN, seed=5))
+    other = contents(tmp_path / "other")
+    assert other["r000/global.pt"] != contents(finished)["r000/global.pt"]
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5, 8, 11])
@@ -131,12 +92,12 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(
 
     def kill(done: int) -> None:
         if next(left, None) is None:
-            raise _Killed
+            raise Killed
 
-    with pytest.raises(_Killed):
-        _simulate(tmp_path / "run", holding, tick=kill)
-    _simulate(tmp_path / "run", holding)
-    assert _contents(tmp_path / "run") == _contents(finished)
+    with pytest.raises(Killed):
+        simulate(tmp_path / "run", holding, PLAN, tick=kill)
+    simulate(tmp_path / "run", holding, PLAN)
+    assert contents(tmp_path / "run") == contents(finished)
 
 
 @pytest.mark.parametrize(
@@ -157,18 +118,18 @@ def test_what_is_missing_or_broken_is_made_again(
     tmp_path: Path, finished: Path, holding: Holding, damage: Callable[[Path], None]
 ) -> None:
     run = tmp_path / "run"
-    _simulate(run, holding)
+    simulate(run, holding, PLAN)
     damage(run)
-    _simulate(run, holding)
-    assert _contents(run) == _contents(finished)
+    simulate(run, holding, PLAN)
+    assert contents(run) == contents(finished)
 
 
 def test_complete_clients_are_not_trained_again(tmp_path: Path, holding: Holding) -> None:
-    _simulate(tmp_path, holding)
+    simulate(tmp_path, holding, PLAN)
     stamps = {f: f.stat().st_mtime_ns for f in tmp_path.glob("r*/*.pt")}
     for file in stamps:
         os.utime(file, ns=(0, 0))
-    rounds = _simulate(tmp_path, holding)
+    rounds = simulate(tmp_path, holding, PLAN)
     assert [r.reused for r in rounds[:2]] == [3, 3]
     assert all(file.stat().st_mtime_ns == 0 for file in stamps)
 
@@ -176,16 +137,16 @@ def test_complete_clients_are_not_trained_again(tmp_path: Path, holding: Holding
 def test_more_rounds_go_on_from_a_finished_run(
     tmp_path: Path, finished: Path, holding: Holding
 ) -> None:
-    _simulate(tmp_path, holding, replace(PLAN, rounds=1))
-    _simulate(tmp_path, holding)
-    assert _contents(tmp_path) == _contents(finished)
+    simulate(tmp_path, holding, replace(PLAN, rounds=1))
+    simulate(tmp_path, holding, PLAN)
+    assert contents(tmp_path) == contents(finished)
 
 
 def test_some_clients_alone_are_what_they_are_among_all(
     tmp_path: Path, finished: Path, holding: Holding
 ) -> None:
-    _simulate(tmp_path, holding, replace(PLAN, rounds=1, only=(1,)))
-    written, whole = _contents(tmp_path), _contents(finished)
+    simulate(tmp_path, holding, replace(PLAN, rounds=1, only=(1,)))
+    written, whole = contents(tmp_path), contents(finished)
     assert {n for n in written if n.startswith("r0") and n.endswith(".pt")} == {
         "r000/global.pt",
         "r000/c1.pt",
@@ -200,33 +161,33 @@ def test_a_folder_of_something_else_is_refused_even_by_force(
     (tmp_path / "thesis.txt").write_text("mine")
     for force in (False, True):
         with pytest.raises(UsageError, match="refused to write") as caught:
-            _simulate(tmp_path, holding, force=force)
+            simulate(tmp_path, holding, PLAN, force=force)
         assert caught.value.code == "E106"
-    assert _contents(tmp_path) == {"thesis.txt": b"mine"}
+    assert contents(tmp_path) == {"thesis.txt": b"mine"}
 
 
 def test_other_settings_are_refused_and_replaced_by_force(
     tmp_path: Path, finished: Path, holding: Holding
 ) -> None:
     run = tmp_path / "run"
-    _simulate(run, holding, replace(PLAN, seed=5, rounds=3))
+    simulate(run, holding, replace(PLAN, seed=5, rounds=3))
     (run / "notes.txt").write_text("mine")
     with pytest.raises(UsageError) as caught:
-        _simulate(run, holding)
+        simulate(run, holding, PLAN)
     assert caught.value.code == "E106"
     assert "seed 5 → 4" in caught.value.why
-    _simulate(run, holding, force=True)
-    assert _contents(run) == {**_contents(finished), "notes.txt": b"mine"}
+    simulate(run, holding, PLAN, force=True)
+    assert contents(run) == {**contents(finished), "notes.txt": b"mine"}
     assert not (run / "r003").exists()
 
 
 def test_force_deletes_nothing_behind_a_link(tmp_path: Path, holding: Holding) -> None:
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
-    _simulate(run, holding, replace(PLAN, seed=5))
+    simulate(run, holding, replace(PLAN, seed=5))
     elsewhere.mkdir()
     (elsewhere / "global.pt").write_bytes(b"mine")
     (run / "r009").symlink_to(elsewhere, target_is_directory=True)
-    _simulate(run, holding, force=True)
+    simulate(run, holding, PLAN, force=True)
     assert (elsewhere / "global.pt").read_bytes() == b"mine"
 
 
@@ -242,9 +203,9 @@ def test_truth_is_that_of_the_clients_own_images(finished: Path, holding: Holdin
     shares = partition(holding.client_labels, 3, PLAN.alpha, PLAN.batch_size, PLAN.seed)
     labels = holding.client_labels[shares.owned[2]]
     rng = np.random.default_rng((PLAN.seed, 4, 1, 2))
-    batches = draw_batches(len(labels), PLAN.epochs, PLAN.batch_size, rng)
+    batches = np.concatenate(draw_batches(len(labels), PLAN.steps, rng))
     truth = json.loads((finished / "r001" / "c2.truth.json").read_text())
-    assert truth["counts"] == np.bincount(labels[batches.reshape(-1)], minlength=10).tolist()
+    assert truth["counts"] == np.bincount(labels[batches], minlength=10).tolist()
 
 
 @pytest.mark.parametrize(
@@ -254,7 +215,32 @@ def test_truth_is_that_of_the_clients_own_images(finished: Path, holding: Holdin
         (Plan(alpha=float("nan")), "E101"),
         (Plan(lr=-1.0), "E101"),
         (Plan(only=(10,)), "E101"),
-        (Plan(only=(1,), rounds=2), "E106"),
+        (Plan(sample_clients=11), "E101"),
+        (Plan(train_to=1.5, pretrain=-0.1), "E101"),
+        (Plan(keep="some"), "E101"),
+        (Plan(sample_clients=1, only=tuple(set(range(10)) - set(DRAWN))), "E106"),
+        (Plan(local=Local(scheme="fedsgd", optimizer="lion")), "E101"),
+        (Plan(local=Local(momentum=1.0)), "E101"),
+        (Plan(local=Local(betas=(0.9, 1.0), optimizer="adam")), "E101"),
+        (Plan(local=Local(lr_schedule="linear")), "E101"),
+        (Plan(local=Local(lr_schedule="step:1:2:3")), "E101"),
+        (Plan(local=Local(clip=0.0, label_smoothing=1.0)), "E101"),
+        (Plan(local=Local(samples=0)), "E101"),
+        (Plan(local=Local(pull=0.5)), "E106"),
+        (Plan(local=Local(scheme="scaffold", pull=0.5)), "E106"),
+        (Plan(local=Local(nesterov=True)), "E106"),
+        (Plan(local=Local(optimizer="adam", momentum=0.9)), "E106"),
+        (Plan(local=Local(betas=(0.5, 0.9))), "E106"),
+        (Plan(local=Local(drop_last=True)), "E106"),
+        (Plan(local=Local(samples=20, drop_last=True)), "E106"),
+        (Plan(local=Local(samples=65, steps_per_epoch=1)), "E106"),
+        (Plan(defence=Defence(noise=-1.0)), "E101"),
+        (Plan(defence=Defence(noise=1.0, noise_on="both")), "E101"),
+        (Plan(defence=Defence(topk=0.0)), "E101"),
+        (Plan(defence=Defence(dp_noise=0.0, dp_clip=1.0)), "E101"),
+        (Plan(defence=Defence(noise_on="sample")), "E106"),
+        (Plan(defence=Defence(dp_noise=1.0)), "E106"),
+        (Plan(defence=Defence(dp_noise=1.0, dp_clip=1.0, noise=1.0)), "E106"),
     ],
 )
 def test_impossible_plans_are_refused(plan: Plan, code: str) -> None:
@@ -274,13 +260,13 @@ def test_a_model_for_other_images_or_classes_fails_before_training(
     tmp_path: Path, holding: Holding, factory: Callable[[], nn.Module]
 ) -> None:
     with pytest.raises(InputError) as caught:
-        _simulate(tmp_path, holding, factory=factory)
+        simulate(tmp_path, holding, PLAN, factory=factory)
     assert caught.value.code == "E215"
 
 
 def test_divergence_names_the_round_and_the_client(tmp_path: Path, holding: Holding) -> None:
     with pytest.raises(RluError, match="round 0, client 0: training diverged"):
-        _simulate(tmp_path, holding, replace(PLAN, lr=1e30))
+        simulate(tmp_path, holding, replace(PLAN, lr=1e30))
 
 
 def test_a_run_folder_reads_nothing_where_nothing_is(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_settings_beside_the_checkpoints_are_those_of_the_run(tmp_path: Path
         "image_size": 32,
         "classes": sorted(p.name for p in (tmp_path / "aux").iterdir()),
     }
-    assert "--model" not in attack_arguments(simulation)
+    assert "--model" not in attack_arguments(simulation, 0, 0)
 
 
 def test_a_model_of_the_users_own_is_named_on_the_command_line_only(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_model_of_the_users_own_is_named_on_the_command_line_only(tmp_path: Pa
     simulation = prepare(request, tmp_path / "run")
     assert [r.number for r in simulation.rounds()] == [0, 1]
     assert "net.py" not in (tmp_path / "run" / "rlu.toml").read_text()
-    words = attack_arguments(simulation)
+    words = attack_arguments(simulation, 0, 1)
     assert words[words.index("--model") + 1] == f"{code}:net"
 
 

@@ -1,0 +1,64 @@
+"""Settings files: rlu.toml beside the checkpoints, upwards from the working directory, of a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rlu_cli.errors import InputError, printable
+from rlu_cli.settings.layers import Layer
+from rlu_cli.types import Setting
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FILE_NAME = "rlu.toml"
+_MAX_TOML = 2**20
+
+
+def file_layers(inspected: Sequence[Path], working: Path) -> list[Layer]:
+    """Every settings file that counts, in order: beside the inspected, upwards, the run folder."""
+    beside = list(dict.fromkeys(path.parent.resolve() for path in inspected))
+    runs = [folder.parent for folder in beside if (folder / "round.json").is_file()]
+    untrusted = {*beside, *runs}
+    layers = list(_toml_layers(beside, trusted=False))
+    upwards = [f for f in (working.resolve(), *working.resolve().parents) if f not in untrusted]
+    layers += islice(_toml_layers(upwards, trusted=True), 1)
+    layers += _toml_layers(dict.fromkeys(runs), trusted=False)
+    return layers
+
+
+def _toml_layers(folders: Any, *, trusted: bool) -> Iterator[Layer]:
+    for folder in folders:
+        own, project = folder / FILE_NAME, folder / "pyproject.toml"
+        if own.is_file():
+            yield Layer(_flat(_parsed(own), printable(own)), trusted, folder)
+        elif trusted and project.is_file():
+            tools = _parsed(project).get("tool")
+            table = tools.get("rlu") if isinstance(tools, dict) else None
+            if isinstance(table, dict):
+                source = f"{printable(project)} [tool.rlu]"
+                yield Layer(_flat(table, source), trusted, folder)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_TOML:
+            raise ValueError("over a megabyte")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as problem:
+        raise InputError(
+            "E201",
+            f"cannot read settings from {printable(path)}",
+            why=printable(problem),
+            hint="repair the file or move it away",
+        ) from None
+
+
+def _flat(table: Mapping[str, Any], source: str) -> dict[str, Setting]:
+    return {name.replace("-", "_"): Setting(value, source) for name, value in table.items()}

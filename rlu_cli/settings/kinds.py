@@ -1,0 +1,179 @@
+"""The table of settings: how each value is read, and how the user can give it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MAX_STEPS = 5_000
+PATHS = ("truth", "output", "history")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One setting: how its value is read, and what the user is told about it.
+
+    parse    value as given (TOML type or text) → value; raises ValueError with what is expected
+    give     how to give it, for the error that lists what is missing
+    default  taken when nobody says; None where there is none
+    beside   whether a file beside what is inspected may say it
+    """
+
+    parse: Callable[[Any], Any]
+    give: str
+    default: Any = None
+    beside: bool = True
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        number = _whole_number(value)
+        if number is None or not low <= number <= high:
+            raise ValueError(f"a whole number from {low} to {high:,}")
+        return number
+
+    return parse
+
+
+def _whole_number(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return None
+    try:
+        return int(value)
+    except ValueError:  # no number, or more digits than Python reads
+        return None
+
+
+def _positive(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if isinstance(value, bool) or not 0 < number < float("inf"):
+        raise ValueError("a number above 0")
+    return number
+
+
+def _between(low: float, high: float, *, below: bool = False) -> Callable[[Any], float]:
+    """A number from `low` to `high`, or below it."""
+
+    def parse(value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = float("nan")
+        fits = low <= number < high if below else low <= number <= high
+        if isinstance(value, bool) or not fits:
+            raise ValueError(f"a number from {low:g} to {'below ' * below}{high:g}")
+        return number
+
+    return parse
+
+
+def _flag(value: Any) -> bool:
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value.lower() not in known:
+        raise ValueError("true or false")
+    return known[value.lower()]
+
+
+def _betas(value: Any) -> tuple[float, float]:
+    listed = value.split(",") if isinstance(value, str) else value
+    if not isinstance(listed, (list, tuple)) or len(listed) != 2:
+        raise ValueError("two numbers, as in 0.9,0.999")
+    first, second = map(_between(0, 1, below=True), listed)
+    return first, second
+
+
+def _schedule(value: Any) -> str:
+    from rlu_cli.schemes import parse_schedule
+
+    parse_schedule(_text(value))
+    return str(value)
+
+
+def _choice(*names: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in names:
+            raise ValueError(f"one of {', '.join(names)}")
+        return str(value)
+
+    return parse
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a text")
+    return value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    listed = value.split(",") if isinstance(value, str) else value
+    if not isinstance(listed, (list, tuple)) or not all(isinstance(n, str) and n for n in listed):
+        raise ValueError("a list of class names in the order of the output layer")
+    if len(set(listed)) != len(listed):
+        raise ValueError("class names that are all different")
+    return tuple(listed)
+
+
+def _arguments(value: Any) -> dict[str, Any]:
+    from rlu_cli.models import parse_argument
+
+    if isinstance(value, Mapping):
+        return dict(value)
+    listed = value.split(";") if isinstance(value, str) else value
+    if not isinstance(listed, (list, tuple)) or not all(isinstance(t, str) for t in listed):
+        raise ValueError("a table of names and values, or texts name=value")
+    return dict(parse_argument(text) for text in listed)
+
+
+def _normalise(value: Any) -> str:
+    from rlu_cli.normalisation import AUTO, parse_normalisation
+
+    text = _text(value)
+    if text != AUTO:
+        parse_normalisation(text)
+    return text
+
+
+KINDS: dict[str, Kind] = {
+    "model": Kind(_text, "--model NAME (`rlu models` lists them, or path/model.py:Net)"),
+    "model_args": Kind(_arguments, "--model-arg K=V"),
+    "lr": Kind(_positive, "--lr ETA, the client's learning rate"),
+    "epochs": Kind(_whole(1, MAX_STEPS), "--epochs M, local steps of one batch each"),
+    "batch_size": Kind(_whole(1, 10**6), "--batch-size B"),
+    "samples": Kind(_whole(1, 10**8), "--samples n, the client's images"),
+    "steps_per_epoch": Kind(_whole(1, MAX_STEPS), "--steps-per-epoch S"),
+    "drop_last": Kind(_flag, "--drop-last"),
+    "scheme": Kind(
+        _choice("fedavg", "fedprox", "scaffold", "feddyn", "feddc"), "--scheme NAME", "fedavg"
+    ),
+    "lambda": Kind(_between(0, 1e6), "--lambda L, of fedprox, feddyn and feddc"),
+    "optimizer": Kind(_choice("sgd", "adam", "adamw"), "--optimizer NAME", "sgd"),
+    "momentum": Kind(_between(0, 1, below=True), "--momentum G"),
+    "nesterov": Kind(_flag, "--nesterov"),
+    "weight_decay": Kind(_between(0, 1e6), "--weight-decay W"),
+    "betas": Kind(_betas, "--betas B1,B2"),
+    "clip": Kind(_positive, "--clip NORM"),
+    "label_smoothing": Kind(_between(0, 1, below=True), "--label-smoothing E"),
+    "lr_schedule": Kind(_schedule, "--lr-schedule NAME", "constant"),
+    "history": Kind(_text, "--history DIR, the client's earlier rounds"),
+    "layer": Kind(_text, "--layer NAME"),
+    "classes": Kind(_names, "classes = [...] in rlu.toml"),
+    "aux_split": Kind(_text, "--aux-split NAME"),
+    "aux_per_class": Kind(_whole(2, 10**6), "--aux-per-class N"),
+    "normalize": Kind(_normalise, "--normalize NAME or MEAN/STD", "auto"),
+    "image_size": Kind(_whole(1, 4096), "--image-size N"),
+    "mode": Kind(_choice("auto", "train", "eval"), "--mode train|eval", "auto"),
+    "search": Kind(_choice("checked", "printed", "none"), "--search NAME", "checked"),
+    "iterations": Kind(_whole(0, 10_000), "--iterations T"),
+    "draws": Kind(_whole(1, 10**8), "--draws M", 10_000),
+    "seed": Kind(_whole(0, 2**63 - 1), "--seed N", 0),
+    "device": Kind(_text, "--device auto|cpu|cuda[:i]", "auto"),
+    "truth": Kind(_text, "--truth FILE"),
+    "output": Kind(_text, "--output FILE", beside=False),
+    "max_bytes": Kind(_whole(1, 2**50), "--max-bytes N", 2**34, beside=False),
+}

@@ -1,0 +1,146 @@
+"""Values of several ranks → one value for each setting, with its source."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlu_cli.errors import UsageError, printable
+from rlu_cli.settings.kinds import KINDS, PATHS
+from rlu_cli.types import Setting
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values of one rank, each with its source.
+
+    trusted  whether the user wrote it
+    folder   where relative paths start
+    """
+
+    values: Mapping[str, Setting]
+    trusted: bool = True
+    folder: Path = field(default_factory=Path.cwd)
+
+
+def flag_layer(flags: Mapping[str, Any]) -> Layer:
+    """What was typed; None stands for an option that was not."""
+    given = {name: value for name, value in flags.items() if value not in (None, [], ())}
+    return Layer({name: Setting(value, "flag") for name, value in given.items()})
+
+
+def environment_layer(environment: Mapping[str, str] = os.environ) -> Layer:
+    """RLU_LR, RLU_BATCH_SIZE, … as settings."""
+    variables = {name: f"RLU_{name.upper()}" for name in KINDS}
+    return Layer(
+        {
+            name: Setting(environment[variable], variable)
+            for name, variable in variables.items()
+            if environment.get(variable)
+        }
+    )
+
+
+def resolve(layers: Sequence[Layer]) -> dict[str, Setting]:
+    """The value of every setting that anyone gave or that has a default, first layer first.
+
+    Raises UsageError E101 for a value that cannot be, E105 for one that a file beside the inspected
+    files may not set. What a higher rank overrules is not looked at, so that naming a value on the
+    command line is a way past either.
+    """
+    found: dict[str, Setting] = {}
+    beside: set[str] = set()
+    for layer in layers:
+        for name, given in layer.values.items():
+            _check_known(name, given)
+            if name not in found:
+                found[name] = _accepted(name, given, layer)
+                beside |= set() if layer.trusted else {name}
+    if "model_args" in beside:
+        _refuse_arguments(found)
+    for name, kind in KINDS.items():
+        if name not in found and kind.default is not None:
+            found[name] = Setting(kind.default, "default")
+    return found
+
+
+def _refuse_arguments(found: Mapping[str, Setting]) -> None:
+    """The user's own code gets its arguments from the user alone (E105)."""
+    from rlu_cli.models import runs_code
+
+    if "model" in found and runs_code(found["model"].value):
+        raise UsageError(
+            "E105",
+            f"refused model_args from {found['model_args'].source}",
+            why="the model is the user's own code, and this file is not the user",
+            hint=f"give the arguments on the command line: {KINDS['model_args'].give}",
+        )
+
+
+def _check_known(name: str, given: Setting) -> None:
+    if name not in KINDS:
+        near = difflib.get_close_matches(name, KINDS, 1)
+        raise UsageError(
+            "E101",
+            f"unknown setting {printable(name)!r} in {given.source}",
+            hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(KINDS)}",
+        )
+
+
+def _accepted(name: str, given: Setting, layer: Layer) -> Setting:
+    if not layer.trusted:
+        _refuse_unsafe(name, given, layer)
+    try:
+        parsed = KINDS[name].parse(given.value)
+    except ValueError as expected:
+        raise UsageError(
+            "E101",
+            f"{name} = {printable(given.value)} ({given.source}) cannot be",
+            hint=f"expected {expected}",
+        ) from None
+    value = str(layer.folder / parsed) if name in PATHS else parsed
+    return Setting(value, given.source)
+
+
+def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:
+    """Refuse what a file beside the inspected ones must not decide (E105)."""
+    from rlu_cli.models import runs_code
+
+    value, why = given.value, None
+    if not KINDS[name].beside:
+        why = "a file beside what is under inspection is not the user"
+    elif name == "model" and isinstance(value, str) and runs_code(value):
+        why = "it would run code that the user did not name"
+    elif name in PATHS and isinstance(value, str) and not _inside(layer.folder, value):
+        why = f"it lies outside {printable(layer.folder)}"
+    if why is not None:
+        raise UsageError(
+            "E105",
+            f"refused {name} = {printable(value)!r} from {given.source}",
+            why=why,
+            hint=f"if you want it, name it on the command line: {KINDS[name].give}",
+        )
+
+
+def _inside(folder: Path, value: str) -> bool:
+    return (folder / value).resolve().is_relative_to(folder.resolve())
+
+
+def require(settings: Mapping[str, Setting], names: Sequence[str], notes: Sequence[str]) -> None:
+    """Raise UsageError E102 that lists every one of `names` that nobody gave, and how to give it.
+
+    notes  further lines on what the files told, such as what a counter says
+    """
+    missing = [name for name in names if name not in settings]
+    if missing:
+        raise UsageError(
+            "E102",
+            f"nobody said: {', '.join(missing)}",
+            facts=[(name, KINDS[name].give) for name in missing]
+            + [("note", note) for note in notes],
+            hint="give each on the command line, as RLU_NAME, or in an rlu.toml",
+        )

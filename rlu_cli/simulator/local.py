@@ -1,0 +1,77 @@
+"""How each client of a simulation trains, under the names that `rlu attack` has for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rlu_cli.schemes import TAKES_LAMBDA
+from rlu_cli.settings import KINDS
+
+ADAPTIVE = ("adam", "adamw")
+BETAS = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class Local:
+    """A client's local training, but for learning rate, batch size and epochs.
+
+    momentum         γ, of a buffer that starts empty in every round
+    pull             λ of the scheme
+    weight_decay     w, by the optimiser's own rule
+    clip             largest norm of a step's mean gradient; None for no clipping
+    label_smoothing  ε
+    lr_schedule      of the steps of one round, as `schemes.learning_rates` reads it
+    samples          n: each client uses n of its images and an epoch is a pass over them
+    steps_per_epoch  full batches in an epoch, where `samples` is not given
+    drop_last        leave out a pass's last batch when it is smaller
+    """
+
+    scheme: str = "fedavg"
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    nesterov: bool = False
+    pull: float = 0.0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = BETAS
+    clip: float | None = None
+    label_smoothing: float = 0.0
+    lr_schedule: str = "constant"
+    samples: int | None = None
+    steps_per_epoch: int | None = None
+    drop_last: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """What differs from the defaults, as an rlu.toml names it."""
+        changed = {f.name: value for f in fields(self) if (value := self[f.name]) != f.default}
+        return {_NAMES.get(name, name): value for name, value in changed.items()}
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def impossible(self) -> list[str]:
+        """A sentence for each value that cannot be."""
+        wrong = []
+        for name, value in self.settings().items():
+            try:
+                KINDS[name].parse(value)
+            except ValueError as expected:
+                wrong.append(f"{name} must be {expected}")
+        return wrong
+
+    def contradictions(self) -> list[str]:
+        """A sentence for each pair of values that cannot be together."""
+        adaptive = self.optimizer in ADAPTIVE
+        cases = {
+            f"--lambda means nothing to {self.scheme}; it belongs to {', '.join(TAKES_LAMBDA)}": (
+                self.pull and self.scheme not in TAKES_LAMBDA
+            ),
+            f"--momentum means nothing to {self.optimizer}": self.momentum and adaptive,
+            "--nesterov needs --momentum": self.nesterov and not self.momentum,
+            "--betas needs --optimizer adam or adamw": self.betas != BETAS and not adaptive,
+            "--drop-last needs --samples": self.drop_last and self.samples is None,
+        }
+        return [sentence for sentence, holds in cases.items() if holds]
+
+
+_NAMES = {"pull": "lambda"}

@@ -1,0 +1,91 @@
+"""Training in one place before the first round, so that the global model is not untrained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from rlu_cli.errors import InputError
+from rlu_cli.normalisation import Normalisation
+from rlu_cli.simulator.accuracy import accuracy_on
+from rlu_cli.simulator.client import seeded, to_pixels
+
+LR, MOMENTUM, DECAY, BATCH = 0.05, 0.9, 5e-4, 128
+OWN_LR = {"cnn": 0.02}  # by the name of the architecture
+EPOCHS = 200
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What came of it: training accuracies in evaluation mode."""
+
+    target: float
+    reached: float
+    epochs: int
+
+
+def pretrain(
+    model: nn.Module,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    target: float,
+    lr: float,
+    normalise: Normalisation,
+    seed: tuple[int, ...],
+    say: Callable[[str], None] = lambda text: None,
+) -> Pretraining:
+    """SGD on all images until the first epoch after which `target` of them are classified right.
+
+    model   is changed, counters of BatchNorm included
+    images  (n, H, H, 3) uint8, the clients' images together; labels (n,)
+    seed    fixes shuffles and dropout
+    Raises InputError E241 when 200 epochs were not enough.
+    """
+    device = next(model.parameters()).device
+    rng = np.random.default_rng(seed)
+    optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=DECAY)
+    reached = 0.0
+    with seeded(seed, device):
+        for epoch in range(1, EPOCHS + 1):
+            _one_epoch(model, optimiser, images, labels, normalise, rng.permutation(len(labels)))
+            reached = accuracy_on(model, images, labels, normalise)
+            say(f"pretraining, epoch {epoch}: training accuracy {reached:.3f}")
+            if reached >= target:
+                return Pretraining(target, reached, epoch)
+    raise not_reached(f"{EPOCHS} epochs of pretraining", target, reached)
+
+
+def not_reached(where: str, target: float, reached: float) -> InputError:
+    return InputError(
+        "E241",
+        f"after {where} the training accuracy is {reached:.3f}, not {target:g}",
+        hint="ask for less, or take another model or other images",
+    )
+
+
+def _one_epoch(
+    model: nn.Module,
+    optimiser: torch.optim.SGD,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    normalise: Normalisation,
+    order: NDArray[np.int64],
+) -> None:
+    device = next(model.parameters()).device
+    model.train()
+    for start in range(0, len(order), BATCH):
+        batch = order[start : start + BATCH]
+        if len(batch) == 1 < len(order):
+            break  # BatchNorm has no variance to divide one image by
+        logits = model(normalise(to_pixels(images[batch], model)))
+        loss = functional.cross_entropy(logits, torch.tensor(labels[batch], device=device))
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
