@@ -2,13 +2,19 @@
 
 The package reads as the pipeline runs (imports go down this list only):
 
-    cli, commands           wires the command line; prints and exits
-    pipeline                one case → one finding
-    simulator, reports      labelled federations on disk; findings → text
-    observe                 two checkpoints + images → Evidence
-    auxiliary, scoring, cases, settings
-    attacks | schemes | checkpoints | models      families; they never import one another
-    numerics, types, errors
+    cli, commands                the command line; the only ones that print and exit
+    reports                      a finding → text
+    pipeline, simulator          one case → one finding; labelled federations on disk
+    diagnostics                  figures that need no truth
+    cases                        flags and files → a case
+    matching                     which architecture, activation and scaling
+    observe                      two checkpoints + images → evidence
+    auxiliary, history, training
+    steps
+    settings, scoring, truth
+    attacks | schemes | checkpoints | models | datasets      families; none imports another
+    numerics, normalisation, hashing
+    types, errors
 """
 
 __version__ = "0.1.0"

@@ -148,7 +148,7 @@ def _check_classes(data: LabelledImages, classes: int | None, path: Path) -> Non
 
 def _gap(data: LabelledImages) -> list[tuple[str, str]]:
     """The first number that is missing from numbered class folders."""
-    if not all(name.isdigit() for name in data.class_names):
+    if not all(name.isdecimal() for name in data.class_names):
         return []
     numbers = {int(name) for name in data.class_names}
     missing = sorted(set(range(min(numbers), max(numbers) + 1)) - numbers)

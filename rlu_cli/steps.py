@@ -48,6 +48,8 @@ def plan_steps(
     Raises UsageError E106 for settings that contradict each other, E102 for n without |B|.
     """
     if samples is not None:
+        if batch_size is not None:
+            _affordable(-(-samples // batch_size) * epochs)  # before anything of that size is made
         one_pass = _batches_of_a_pass(samples, batch_size, drop_last=drop_last)
         if steps_per_epoch is not None and steps_per_epoch != len(one_pass):
             raise UsageError(
@@ -57,7 +59,7 @@ def plan_steps(
                 hint="give --samples or --steps-per-epoch, not both",
             )
         sizes = one_pass * epochs
-        return Plan(_affordable(len(sizes)), sizes, epochs, sum(one_pass) == samples)
+        return Plan(len(sizes), sizes, epochs, sum(one_pass) == samples)
     steps = _affordable(epochs * (steps_per_epoch or 1))
     full = None if batch_size is None else (batch_size,) * steps
     assumed = (
