@@ -50,8 +50,9 @@ class RLU:
         before = self._logits(evidence, evidence.before)
         after = self._logits(evidence, evidence.after)
         start, end = before.confidence(), after.confidence()
-        # (2) Least squares: S at the start for one step, the mean of both ends for several.
-        confidence = start if evidence.steps == 1 else (start + end) / 2
+        # (2) Least squares: S at the start for one step, between both ends for several.
+        share = end_share(evidence.weights)
+        confidence = start * (1 - share) + end * share
         solution = label_shares(confidence, evidence.signal, evidence.smoothing)
         # (3) Whole labels summing to K; without |B|, a fine grid stands in for them.
         total = evidence.total or _UNKNOWN_BATCH * evidence.steps
@@ -91,6 +92,23 @@ class RLU:
         moments = class_moments(outputs.logits.float(), outputs.labels, evidence.classes)
         draws = affordable_draws(self.draws, evidence.classes, moments.images)
         return logit_draws(moments, draws, self.seed)
+
+
+def end_share(weights: Tensor) -> float:
+    """How far between both ends of the round S lies, as the update sees it: 0 at the start.
+
+    weights  (m + 1, m) in-round weights, the last row ρ. Under equal gradients state τ has come the
+             share Σ_i weights[τ, i] / Σ_i ρ_i of the way; a step is met halfway, and counts ρ.
+
+    Paper note: Algorithm 1 averages both ends, whatever the scheme. That is what this gives for
+    plain SGD; a proximal term comes far early and counts the late steps, momentum the reverse.
+    """
+    if weights.shape[1] == 1:
+        return 0.0
+    rho = weights[-1]
+    way = weights.sum(1) / rho.sum()
+    halfway = (way[:-1] + way[1:]) / 2
+    return float((rho * halfway).sum() / rho.sum())
 
 
 def whole_passes(counts: Tensor, evidence: Evidence) -> Tensor:
