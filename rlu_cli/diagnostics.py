@@ -31,7 +31,7 @@ _ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, None: 2.0**-24}
 
 
 @dataclass(frozen=True)
-class Warning_:
+class Caution:
     """One thing the user should know, with a code that stays."""
 
     code: str
@@ -81,12 +81,12 @@ def _accuracy(case: Case, outputs: Outputs) -> float | None:
     return float((outputs.logits.argmax(1) == outputs.labels).double().mean())
 
 
-def update_warnings(case: Case, figures: Mapping[str, Any]) -> list[Warning_]:
+def update_warnings(case: Case, figures: Mapping[str, Any]) -> list[Caution]:
     """A sentence for every figure of the update that is off."""
     sums = {"bias updates": "bias_sum", "columns of the weight update": "weight_column_sum"}
     rounding = {"bias_sum": "bias_rounding", "weight_column_sum": "weight_rounding"}
     found = [
-        Warning_(
+        Caution(
             "W301",
             f"the {name} do not sum to zero over the classes ({figures[key]:.1%} of their size): "
             "weight decay, noise, sparsification, clipping by value, Adam or a loss that is no "
@@ -98,7 +98,7 @@ def update_warnings(case: Case, figures: Mapping[str, Any]) -> list[Warning_]:
     coarse = figures["bias_rounding"] or figures["weight_rounding"]
     if coarse > _ROUNDING_LIMIT:
         found.append(
-            Warning_(
+            Caution(
                 "W302",
                 f"rounding in the files is {coarse:.0%} of the update: save checkpoints in float32 "
                 "for exact counts",
@@ -107,13 +107,13 @@ def update_warnings(case: Case, figures: Mapping[str, Any]) -> list[Warning_]:
     return found + _embedding_warnings(case, figures) + _step_warnings(case, figures)
 
 
-def _embedding_warnings(case: Case, figures: Mapping[str, Any]) -> list[Warning_]:
+def _embedding_warnings(case: Case, figures: Mapping[str, Any]) -> list[Caution]:
     cosine, ratio = figures["embedding_cosine"], figures["embedding_norm_ratio"]
     off = cosine < _COSINE or not 1 / _NORM_RATIO < ratio < _NORM_RATIO
     if is_noise(case.auxiliary) or not off:
         return []
     return [
-        Warning_(
+        Caution(
             "W303",
             f"the embedding that the update implies fits the auxiliary images' poorly (cosine "
             f"{cosine:.2f}, norm ratio {ratio:.2f}): the activation, the input scaling or the "
@@ -123,7 +123,7 @@ def _embedding_warnings(case: Case, figures: Mapping[str, Any]) -> list[Warning_
     ]
 
 
-def _step_warnings(case: Case, figures: Mapping[str, Any]) -> list[Warning_]:
+def _step_warnings(case: Case, figures: Mapping[str, Any]) -> list[Caution]:
     counted = figures["batchnorm_steps"]
     if counted is None or counted == case.plan.steps:
         return []
@@ -137,20 +137,20 @@ def _step_warnings(case: Case, figures: Mapping[str, Any]) -> list[Warning_]:
             f"BatchNorm counters show {counted} steps, the settings {case.plan.steps}: "
             f"if the counters are right, give --epochs {counted} (or --samples for full passes)"
         )
-    return [Warning_("W304", text)]
+    return [Caution("W304", text)]
 
 
 def estimate_warnings(
     recovery: Recovery, wanted_draws: int, sizes: Sequence[int] | None
-) -> list[Warning_]:
+) -> list[Caution]:
     """A sentence for every figure of the estimate that is off."""
     figures = recovery.diagnostics
     found = []
     if not recovery.status.ok:
-        found.append(Warning_("W310", recovery.status.value))
+        found.append(Caution("W310", recovery.status.value))
     if figures.get("residual", 0.0) > _RESIDUAL:
         found.append(
-            Warning_(
+            Caution(
                 "W311",
                 f"the best shares leave {figures['residual']:.0%} of the bias update unexplained: "
                 "the learning rate may be larger than given, or the update is not plain training "
@@ -159,7 +159,7 @@ def estimate_warnings(
         )
     if figures.get("condition", 0.0) > _CONDITION:
         found.append(
-            Warning_(
+            Caution(
                 "W312",
                 f"the model is well trained (condition {figures['condition']:.0f}): small errors "
                 "in its confidence become large errors in the counts",
@@ -167,10 +167,10 @@ def estimate_warnings(
         )
     loss = figures.get("weighting_loss")
     if loss is not None and (loss > _WEIGHTING_LOSS or _short(sizes)):
-        found.append(Warning_("W314", _weighting(loss, sizes)))
+        found.append(Caution("W314", _weighting(loss, sizes)))
     if figures.get("draws", wanted_draws) < wanted_draws:
         found.append(
-            Warning_(
+            Caution(
                 "W313", f"{figures['draws']:,} draws instead of {wanted_draws:,}, to bound work"
             )
         )

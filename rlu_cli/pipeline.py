@@ -14,7 +14,7 @@ from rlu_cli.auxiliary import is_noise
 from rlu_cli.cases import Case
 from rlu_cli.checkpoints import read_head
 from rlu_cli.diagnostics import (
-    Warning_,
+    Caution,
     assumptions,
     estimate_warnings,
     is_plainly_trained,
@@ -47,7 +47,7 @@ class MethodFinding:
     method: str
     recovery: Recovery
     score: Score | None
-    warnings: tuple[Warning_, ...]
+    warnings: tuple[Caution, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Finding:
     biased: bool
     diagnostics: Mapping[str, Any]
     assumptions: tuple[str, ...]
-    warnings: tuple[Warning_, ...]
+    warnings: tuple[Caution, ...]
     methods: tuple[MethodFinding, ...]
     floor: Score | None
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from rlu_cli.simulator.federation import Federation, Round
     from rlu_cli.simulator.simulation import Simulation
+    from rlu_cli.simulator.work import Federation, Round
 
 CLIENTS_SHOWN = 20
 CLASSES_SHOWN = 12
@@ -422,7 +422,8 @@ def _what_was_noted(simulation: Simulation) -> list[str]:
     if privacy := simulation.run.noted("privacy"):
         worst = max(privacy, key=lambda row: float(row["epsilon"]))
         lines.append(
-            f"DP-SGD: epsilon at most {worst['epsilon']:.3g} at delta {worst['delta']:.2g} "
+            f"DP-SGD: epsilon of the rounds at most {worst['epsilon']:.3g} "
+            f"at delta {worst['delta']:.2g} "
             f"(client {worst['client']}, {worst['rounds']} rounds; run.json lists all)"
         )
     return lines

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rlu_cli import __version__
 from rlu_cli.auxiliary import is_noise
-from rlu_cli.diagnostics import Warning_
+from rlu_cli.diagnostics import Caution
 from rlu_cli.errors import printable
 from rlu_cli.hashing import file_sha256
 from rlu_cli.models import runs_code
@@ -140,7 +140,7 @@ def _metrics(scored: Score | None, floor: Score | None) -> Metrics | None:
     )
 
 
-def _notices(warnings: Sequence[Warning_]) -> list[Notice]:
+def _notices(warnings: Sequence[Caution]) -> list[Notice]:
     return [Notice(code=w.code, text=w.text) for w in warnings]
 
 

@@ -40,7 +40,8 @@ def open_run(
 ) -> RunFolder:
     """Start a run in an empty folder, or go on with one of the same settings.
 
-    force  delete the files of an earlier run of other settings; nothing else is ever deleted
+    force  delete the files of an earlier run of other settings; nothing else is ever deleted, and
+           a run that had not yet written a model needs no force
     Raises UsageError E106 for a folder that holds anything else.
     """
     _make(path)
@@ -49,7 +50,7 @@ def open_run(
     if earlier is None and any(entry != begun for entry in path.iterdir()):
         raise _occupied(path, "it is not empty and is no run of rlu simulate", "an empty folder")
     if earlier is not None and earlier.get("settings_sha256") != settings_hash(settings):
-        if not force:
+        if not force and any(path.glob("r[0-9]*/*")):
             raise _occupied(path, _difference(earlier, settings), "another folder, or --force")
         _delete_run(path)
     _delete_partial(path)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rlu_cli.checkpoints import find_output_layer
 from rlu_cli.simulator.client import State
 from rlu_cli.simulator.files import read_state, write_state
 from rlu_cli.simulator.run_folder import RunFolder
 
 
-def keep_heads(run: RunFolder, last: int) -> None:
-    """Replace every state of the rounds before `last` by its output layer alone."""
-    whole = run.require_global(last)
-    names = _head(whole, len(run.classes))
-    for number in range(last):
+def keep_heads(run: RunFolder, last: int, rounds: Iterable[int]) -> None:
+    """Replace every state of `rounds` by its output layer alone.
+
+    last  a round that stays whole, to tell which layer that is
+    """
+    names = _head(run.require_global(last), len(run.classes))
+    for number in rounds:
         for file in sorted(run.round_folder(number).glob("*.pt")):
             state = read_state(file)
             if state is not None and not set(state) <= names:

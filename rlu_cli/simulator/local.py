@@ -43,11 +43,8 @@ class Local:
 
     def settings(self) -> dict[str, Any]:
         """What differs from the defaults, as an rlu.toml names it."""
-        changed = {f.name: value for f in fields(self) if (value := self[f.name]) != f.default}
-        return {_NAMES.get(name, name): value for name, value in changed.items()}
-
-    def __getitem__(self, name: str) -> Any:
-        return getattr(self, name)
+        values = [(f, getattr(self, f.name)) for f in fields(self)]
+        return {_NAMES.get(f.name, f.name): value for f, value in values if value != f.default}
 
     def impossible(self) -> list[str]:
         """A sentence for each value that cannot be."""

@@ -23,13 +23,20 @@ def check_plot(file: Path) -> None:
         raise UsageError(
             "E107", "--plot needs the package matplotlib", hint='pip install "rlu-cli[plot]"'
         )
-    if file.exists() and not (file.is_file() and file.open("rb").read(4) == _PNG):
+    if file.exists() and not _is_png(file):
         raise UsageError(
             "E106",
             f"refused to write the picture to {printable(file)}",
             why="something that is no PNG is there",
             hint="name another file",
         )
+
+
+def _is_png(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(_PNG)) == _PNG
 
 
 def plot_partition(counts: NDArray[np.int64], class_names: Sequence[str], file: Path) -> None:

@@ -14,7 +14,7 @@ from rlu_cli.checkpoints import open_checkpoint
 from rlu_cli.models import ARCHITECTURES, build_model, load_weights, parse_argument, runs_code
 from rlu_cli.normalisation import parse_normalisation
 from rlu_cli.simulator.export import open_run, write_description
-from rlu_cli.simulator.federation import Federation, Round, federate
+from rlu_cli.simulator.federation import federate
 from rlu_cli.simulator.images import load_pool
 from rlu_cli.simulator.partition import partition
 from rlu_cli.simulator.plan import Plan, check_plan
@@ -22,6 +22,7 @@ from rlu_cli.simulator.pool import Pool, set_apart
 from rlu_cli.simulator.pretrain import LR, OWN_LR
 from rlu_cli.simulator.private import require_opacus
 from rlu_cli.simulator.run_folder import RunFolder
+from rlu_cli.simulator.work import Federation, Round
 from rlu_cli.types import Checkpoint
 
 

@@ -11,10 +11,11 @@ from torch import nn
 from rlu_cli.normalisation import PRESETS
 from rlu_cli.simulator.client import State
 from rlu_cli.simulator.export import open_run, write_description
-from rlu_cli.simulator.federation import Federation, Round, federate
+from rlu_cli.simulator.federation import federate
 from rlu_cli.simulator.partition import partition
 from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.pool import Holding
+from rlu_cli.simulator.work import Federation, Round
 
 
 class Killed(BaseException):

@@ -181,6 +181,19 @@ def test_other_settings_are_refused_and_replaced_by_force(
     assert not (run / "r003").exists()
 
 
+def _for_other_classes() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 4))
+
+
+def test_a_run_refused_before_it_wrote_a_model_is_in_nobodys_way(
+    tmp_path: Path, finished: Path, holding: Holding
+) -> None:
+    with pytest.raises(InputError):
+        simulate(tmp_path, holding, replace(PLAN, seed=5), factory=_for_other_classes)
+    simulate(tmp_path, holding, PLAN)
+    assert contents(tmp_path) == contents(finished)
+
+
 def test_force_deletes_nothing_behind_a_link(tmp_path: Path, holding: Holding) -> None:
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     simulate(run, holding, replace(PLAN, seed=5))

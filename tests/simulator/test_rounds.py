@@ -25,12 +25,13 @@ from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.pool import Holding
 
 PLAN = Plan(clients=3, alpha=1.0, lr=0.05, batch_size=8, epochs=2, rounds=3, seed=4)
+ADAM = Local(optimizer="adam", lr_schedule="linear:0.001")
 SCAFFOLD = replace(PLAN, local=Local("scaffold", momentum=0.5), sample_clients=2)
 KILLABLE = {
     "scaffold": replace(SCAFFOLD, pretrain=0.2),
     "feddyn": replace(PLAN, local=Local("feddyn", pull=0.5, samples=11), keep="heads"),
     "feddc": replace(PLAN, local=Local("feddc", pull=0.5), defence=Defence(noise=0.01, topk=0.5)),
-    "adam": replace(PLAN, lr=0.01, local=Local(optimizer="adam"), train_to=0.3, rounds=40),
+    "adam": replace(PLAN, epochs=9, local=ADAM, train_to=0.25, rounds=9),
 }
 
 

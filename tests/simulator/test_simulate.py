@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from typer.testing import CliRunner
 
 from rlu_cli.commands.simulate import simulate
 from rlu_cli.errors import UsageError
+from rlu_cli.settings import KINDS
 from rlu_cli.simulator import images
+from rlu_cli.simulator.local import Local
 from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.simulation import Request, attack_arguments, prepare
 
@@ -120,3 +123,102 @@ def test_real_images_can_be_simulated_with(tmp_path: Path) -> None:
     simulation = prepare(Request(plan, torch.device("cpu"), images=source), tmp_path)
     assert [r.number for r in simulation.rounds()] == [0]
     assert len(list(tmp_path.glob("aux/*/*.png"))) == 1000
+
+
+def test_the_settings_beside_the_checkpoints_say_what_is_not_the_default(tmp_path: Path) -> None:
+    local = Local(
+        scheme="feddyn",
+        momentum=0.9,
+        nesterov=True,
+        pull=0.5,
+        weight_decay=0.001,
+        clip=10.0,
+        label_smoothing=0.1,
+        lr_schedule="cosine:40",
+        samples=20,
+        drop_last=True,
+    )
+    plan = Plan(clients=2, batch_size=8, epochs=3, local=local)
+    prepare(Request(plan, torch.device("cpu"), aux_per_class=2), tmp_path)
+    settings = tomllib.loads((tmp_path / "rlu.toml").read_text("utf-8"))
+    told = {
+        "scheme": "feddyn",
+        "momentum": 0.9,
+        "nesterov": True,
+        "lambda": 0.5,
+        "weight_decay": 0.001,
+        "clip": 10.0,
+        "label_smoothing": 0.1,
+        "lr_schedule": "cosine:40",
+        "samples": 20,
+        "drop_last": True,
+        "history": ".",
+    }
+    assert told.items() <= settings.items()
+    assert set(settings) <= set(KINDS)
+
+
+def test_every_option_reaches_the_run(tmp_path: Path) -> None:
+    words = [
+        *("--scheme", "fedprox", "--lambda", "0.5", "--optimizer", "adamw", "--betas", "0.8,0.9"),
+        *("--weight-decay", "0.01", "--clip", "1", "--label-smoothing", "0.1"),
+        *("--lr-schedule", "linear:0.001", "--samples", "19", "--drop-last"),
+        *("--sample-clients", "1", "--rounds", "2", "--pretrain", "0.11", "--noise", "0.1"),
+        *("--noise-on", "sample", "--topk", "0.5", "--keep", "heads"),
+    ]
+    result = CliRunner().invoke(_app(), ["--out", str(tmp_path), *words, *SMALL])
+    assert result.exit_code == 0, result.output
+    assert "pretrained in one place to training accuracy" in result.stderr
+    record = json.loads((tmp_path / "run.json").read_text())
+    given = {
+        "scheme": "fedprox",
+        "optimizer": "adamw",
+        "lambda": 0.5,
+        "weight_decay": 0.01,
+        "betas": [0.8, 0.9],
+        "clip": 1.0,
+        "label_smoothing": 0.1,
+        "lr_schedule": "linear:0.001",
+        "samples": 19,
+        "drop_last": True,
+        "sample_clients": 1,
+        "pretrain": 0.11,
+        "noise": 0.1,
+        "noise_on": "sample",
+        "topk": 0.5,
+    }
+    assert given.items() <= record["settings"].items()
+    rounds = [json.loads((tmp_path / r / "round.json").read_text()) for r in ("r000", "r001")]
+    assert [len(r["clients"]) for r in rounds] == [1, 1]
+    assert [r["steps"] for r in rounds] == [2, 2]
+    assert "r001" in result.stderr.splitlines()[-1]
+
+
+def test_training_to_an_accuracy_ends_with_the_round_to_attack(tmp_path: Path) -> None:
+    words = ["--train-to", "0.05", "--only-clients", "1", *SMALL]
+    result = CliRunner().invoke(_app(), ["--out", str(tmp_path), *words])
+    assert result.exit_code == 0, result.output
+    assert f"--local {tmp_path / 'r000' / 'c1.pt'}" in result.stderr
+    assert "training accuracy" in result.stderr
+
+
+def test_the_picture_is_drawn_before_training(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    words = ["--out", str(tmp_path / "run"), "--plot", str(tmp_path / "p.png"), *SMALL]
+    result = CliRunner().invoke(_app(), words)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_dp_sgd_shows_its_epsilon(tmp_path: Path) -> None:
+    pytest.importorskip("opacus")
+    words = ["--dp-noise", "1", "--dp-clip", "1", *SMALL]
+    result = CliRunner().invoke(_app(), ["--out", str(tmp_path), *words])
+    assert result.exit_code == 0, result.output
+    assert "DP-SGD: epsilon of the rounds at most" in result.stderr
+
+
+def test_betas_that_are_none_are_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(_app(), ["--out", str(tmp_path), "--betas", "0.9", *SMALL])
+    assert isinstance(result.exception, UsageError)
+    assert result.exception.code == "E101"
