@@ -25,7 +25,7 @@ class FedDC:
     def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
         if not past:
             return None
-        drift = total([done.end - done.start for done in past])
+        drift = total(done.end - done.start for done in past)
         last = past[-1]
         correction = ((last.end - last.start) - (last.after - last.start)) * (1 / rate)
         return correction + drift * self.pull if self.pull else correction

@@ -27,7 +27,7 @@ class FedDyn:
     def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
         if not past or not self.pull:
             return None
-        return total([done.end - done.start for done in past]) * self.pull
+        return total(done.end - done.start for done in past) * self.pull
 
     def aggregate(
         self, start: Any, members: Iterable[Member], server: Any, clients: int
