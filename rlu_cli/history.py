@@ -82,12 +82,13 @@ def read_history(
     globals_ = [reader.head(path, "global") for path in rounds]
     globals_.append(read_head(current.state, layer))
     rates = [_rate(reader, path, record) for path, record in zip(rounds, records, strict=True)]
+    own = [_took_part(r, path, local.stem) for r, path in zip(records, rounds, strict=True)]
     servers: list[Head | None] = [None] * (len(rounds) + 1)
     if needs_server:
-        servers = _server_values(reader, rounds, records, globals_, rates, local.parent)
+        servers = _server_values(reader, rounds, records, globals_, rates, own, local.parent)
     past = []
     for number, path in enumerate(rounds):
-        if not _took_part(records[number], path, local.stem):
+        if not own[number]:
             continue
         end = reader.head(path, local.stem)
         past.append((globals_[number], end, globals_[number + 1], rates[number], servers[number]))
@@ -180,9 +181,13 @@ def _server_values(
     records: Sequence[dict[str, Any]],
     globals_: Sequence[Head | None],
     rates: Sequence[float],
+    own: Sequence[bool],
     current: Path,
 ) -> list[Head | None]:
-    """The server's value at the start of each round and of the one under study."""
+    """The server's value at the start of each round and of the one under study.
+
+    own  rounds the client took part in; in the others nobody needs the value
+    """
     folders = [*rounds, current]
     first = reader.head(folders[0], "server") if _file(folders[0], "server") else None
     values: list[Head | None] = [first]
@@ -193,7 +198,8 @@ def _server_values(
         elif _everybody(records[number]) and start is not None and after is not None:
             values.append(derived_server_value(start, after, rates[number]))
         else:
-            reader.missing.append(f"{folder.name}/server.pt")
+            if [*own, True][number + 1]:
+                reader.missing.append(f"{folder.name}/server.pt")
             values.append(None)
     return values
 
