@@ -74,27 +74,46 @@ class Finding:
 
 def attack(case: Case, methods: tuple[str, ...] = METHODS) -> Finding:
     """Recover the label counts of one client by each of `methods`."""
-    device = choose_device(case.value("device"))
-    batch = case.value("batch_size") or DEFAULT_BATCH
     update, drift = head_update(case.pair, case.layer), _drift(case)
-    learned = update if drift is None else update + drift[-1]
     first = case.readings[0].build(case.pair[0], case.auxiliary.classes)
-    training = _training_mode(case, first)
-    view = View(
-        layer=case.layer,
-        normalise=PRESETS["none"],
-        training=training,
-        batch=batch,
-        device=device,
-        seed=case.value("seed"),
-    )
+    view = _view(case, first)
+    learned = update if drift is None else update + drift[-1]
     ranked = choose(case.readings, case.pair, learned, case.auxiliary, view)
     taken = ranked[0]
-    model = first if taken.model == case.readings[0].model and len(ranked) == 1 else None
-    model = model or taken.build(case.pair[0], case.auxiliary.classes)
+    same = taken.arguments == case.readings[0].arguments and taken.model == case.readings[0].model
+    model = first if same else taken.build(case.pair[0], case.auxiliary.classes)
     view = replace(view, normalise=parse_normalisation(taken.normalise))
     evidence = _evidence(case, model, update, drift, view)
     figures = update_figures(case, evidence)
+    _refuse_noise_on_trained(case, evidence, figures)
+    return Finding(
+        case=case,
+        settings=_with_inferred(case, taken, training=view.training),
+        device=view.device,
+        readings=tuple(ranked),
+        evidence_width=evidence.update.weight.shape[1],
+        biased=evidence.biased,
+        diagnostics=figures,
+        assumptions=tuple(assumptions(case, view.batch, training=view.training)),
+        warnings=tuple(update_warnings(case, figures)),
+        methods=tuple(_run(name, case, evidence) for name in methods),
+        floor=None if case.truth is None else uniform_floor(case.truth),
+    )
+
+
+def _view(case: Case, model: nn.Module) -> View:
+    """How both models will be shown the images; the scaling is still to be chosen."""
+    return View(
+        layer=case.layer,
+        normalise=PRESETS["none"],
+        training=_training_mode(case, model),
+        batch=case.value("batch_size") or DEFAULT_BATCH,
+        device=choose_device(case.value("device")),
+        seed=case.value("seed"),
+    )
+
+
+def _refuse_noise_on_trained(case: Case, evidence: Evidence, figures: Mapping[str, Any]) -> None:
     if is_noise(case.auxiliary) and is_plainly_trained(evidence.before, figures):
         raise InputError(
             "E225",
@@ -102,20 +121,6 @@ def attack(case: Case, methods: tuple[str, ...] = METHODS) -> Finding:
             why="its confidence depends on the class of the image",
             hint="give labelled images with --aux DIR, five a class are enough to start",
         )
-    notes = assumptions(case, batch, training=training)
-    return Finding(
-        case=case,
-        settings=_with_inferred(case, taken, training=training),
-        device=device,
-        readings=tuple(ranked),
-        evidence_width=evidence.update.weight.shape[1],
-        biased=evidence.biased,
-        diagnostics=figures,
-        assumptions=tuple(notes),
-        warnings=tuple(update_warnings(case, figures)),
-        methods=tuple(_run(name, case, evidence) for name in methods),
-        floor=None if case.truth is None else uniform_floor(case.truth),
-    )
 
 
 def _training_mode(case: Case, model: nn.Module) -> bool:
@@ -129,7 +134,9 @@ def _evidence(
     before, after = view_pair(model, case.pair, case.auxiliary, view)
     training = case.training
     if drift is not None:
-        directions = tuple(with_bias(head, before, after) for head in drift.directions)
+        # A bias that did not move is read from the weights, and so must be what moved it.
+        heads = (h if update.bias is not None else replace(h, bias=None) for h in drift.directions)
+        directions = tuple(with_bias(head, before, after) for head in heads)
         drift = replace(drift, directions=directions)
     return Evidence(
         update=with_bias(update, before, after),
