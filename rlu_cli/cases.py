@@ -19,7 +19,7 @@ from rlu_cli.checkpoints import (
     open_checkpoint,
     read_head,
 )
-from rlu_cli.errors import InputError, UsageError
+from rlu_cli.errors import InputError, RluError, UsageError
 from rlu_cli.history import History, check_history, last_file, read_history
 from rlu_cli.matching import Reading, readings
 from rlu_cli.models import input_shape
@@ -52,6 +52,7 @@ class Case:
     readings   architectures, activations and scalings the files may have been made with
     auxiliary  labelled images
     truth      (N,) int64 label counts, None when not told
+    notes      what the user should know, in words
     """
 
     pair: tuple[Checkpoint, Checkpoint]
@@ -64,6 +65,7 @@ class Case:
     auxiliary: Auxiliary
     truth: Tensor | None
     truth_path: Path | None
+    notes: tuple[str, ...] = ()
 
     @property
     def plan(self) -> Plan:
@@ -121,9 +123,15 @@ def build_case(
     auxiliary = _auxiliary(aux, pair[0], layer, found[0], value, strict=strict)
     named = value("truth")
     truth_path = Path(named) if named else _truth_beside(local_path)
-    truth = None
+    truth, notes = None, []
     if truth_path is not None:
-        truth = load_truth(truth_path, auxiliary.class_names, training.plan.total)
+        try:
+            truth = load_truth(truth_path, auxiliary.class_names, training.plan.total)
+        except RluError as unfit:
+            if named:
+                raise
+            notes.append(f"not scored: {unfit.message}")
+            truth_path = None
     return Case(
         pair=pair,
         layer=layer,
@@ -135,6 +143,7 @@ def build_case(
         auxiliary=auxiliary,
         truth=truth,
         truth_path=truth_path,
+        notes=tuple(notes),
     )
 
 

@@ -202,13 +202,14 @@ def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
             lines.append(f"training-mode passes in batches of {batch}, since |B| is not known")
     narrow = sorted({c.narrow for c in case.pair if c.narrow})
     lines += [f"checkpoints in {name}, widened to float32" for name in narrow]
-    lines += list(case.history.notes)
+    lines += [*case.notes, *case.history.notes]
     if case.training.recursion.momentum:
         found = case.velocity is not None
         lines.append(
             "the momentum buffer found in the files enters as drift"
             if found
             else "momentum taken as reset at the start of the round"
+            + " (the buffer in the client's file is from its end)" * bool(case.pair[1].momentum)
         )
     names = case.auxiliary.class_names
     lines.append(f"class order: {_shortened(names)}")

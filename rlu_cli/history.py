@@ -45,11 +45,16 @@ class _Reader:
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def lacks(self, folder: Path, stem: str) -> None:
+        """Note a file that is missing; by its full path where it lies outside the history."""
+        inside = folder.resolve().parent == self.folder.resolve()
+        self.missing.append(f"{folder.name if inside else printable(folder)}/{stem}.pt")
+
     def head(self, folder: Path, stem: str) -> Head | None:
         """The output layer in a file of that stem; None, and noted as missing, without one."""
         file = _file(folder, stem)
         if file is None:
-            self.missing.append(f"{folder.name}/{stem}.pt")
+            self.lacks(folder, stem)
             return None
         return read_head(open_checkpoint(file, max_bytes=self.max_bytes).state, self.layer)
 
@@ -78,6 +83,9 @@ def read_history(
     check_history(folder)
     reader = _Reader(folder, local.stem, layer, rate, max_bytes)
     rounds = _earlier(folder, local)
+    for number in _gaps(folder, local):
+        reader.missing.append(f"r{number:03d}/global.pt")
+    _complain(reader)
     records = [_record(path) for path in rounds]
     globals_ = [reader.head(path, "global") for path in rounds]
     globals_.append(read_head(current.state, layer))
@@ -117,6 +125,19 @@ def last_file(folder: Path, local: Path) -> Path | None:
 
 def _earlier(folder: Path, local: Path) -> list[Path]:
     """Round folders in order, up to the one that `local` lies in."""
+    numbered, limit = _numbered(folder, local)
+    return [numbered[number] for number in sorted(numbered) if number < limit]
+
+
+def _gaps(folder: Path, local: Path) -> list[int]:
+    """Rounds that have no folder, counted from 0, or from 1 where that is the first."""
+    numbered, limit = _numbered(folder, local)
+    first = 0 if 0 in numbered or not numbered else 1
+    return [number for number in range(first, limit) if number not in numbered]
+
+
+def _numbered(folder: Path, local: Path) -> tuple[dict[int, Path], int]:
+    """Round folders by number, and the number of the round under study, or the next one."""
     numbered = {
         int(match[1]): path
         for path in folder.iterdir()
@@ -125,7 +146,7 @@ def _earlier(folder: Path, local: Path) -> list[Path]:
     here = _ROUND.fullmatch(local.resolve().parent.name)
     inside = here is not None and local.resolve().parent.parent == folder.resolve()
     limit = int(here[1]) if here is not None and inside else max(numbered, default=-1) + 1
-    return [numbered[number] for number in sorted(numbered) if number < limit]
+    return numbered, limit
 
 
 def _file(folder: Path, stem: str) -> Path | None:
@@ -199,7 +220,7 @@ def _server_values(
             values.append(derived_server_value(start, after, rates[number]))
         else:
             if [*own, True][number + 1]:
-                reader.missing.append(f"{folder.name}/server.pt")
+                reader.lacks(folder, "server")
             values.append(None)
     return values
 
@@ -214,7 +235,7 @@ def _complain(reader: _Reader) -> None:
     if reader.missing:
         raise InputError(
             "E231",
-            f"the history in {printable(reader.folder)} lacks {len(reader.missing)} files",
+            f"files are missing from the history in {printable(reader.folder)}",
             facts=[("missing", ", ".join(reader.missing))],
             why="what a client of this scheme does depends on its earlier rounds",
             hint="add them (docs/history.md says what each one is); a round the client took no "

@@ -68,8 +68,13 @@ def _rates(value: Callable[[str], Any], steps: int) -> tuple[float, ...]:
 def _refuse_contradictions(value: Callable[[str], Any]) -> None:
     scheme = value("scheme")
     wrong = {
-        f"--lambda means nothing to {scheme}": value("lambda") and scheme not in TAKES_LAMBDA,
-        "--nesterov needs --momentum": value("nesterov") and not value("momentum"),
+        f"--lambda means nothing to {scheme} (--lambda 0 leaves it out)": (
+            value("lambda") and scheme not in TAKES_LAMBDA
+        ),
+        "--nesterov needs --momentum": value("nesterov") and value("momentum") is None,
+        "--betas needs --optimizer adam or adamw": (
+            value("betas") and value("optimizer") == LINEAR_OPTIMISER
+        ),
         "--drop-last needs --samples": value("drop_last") and value("samples") is None,
     }
     found = [sentence for sentence, holds in wrong.items() if holds]
@@ -77,8 +82,7 @@ def _refuse_contradictions(value: Callable[[str], Any]) -> None:
         raise UsageError(
             "E106",
             "; ".join(found),
-            hint=f"λ belongs to {', '.join(TAKES_LAMBDA)}; --show-settings shows where each value "
-            "came from",
+            hint="--show-settings shows where each value came from",
         )
 
 
@@ -96,6 +100,7 @@ def _refuse_nonlinear(value: Callable[[str], Any]) -> None:
             "E108",
             "no method here can attack this client yet: " + ", ".join(map(str, found)),
             why="; ".join(_NONLINEAR[str(name)] for name in found),
-            hint="clients that take plain, momentum or Nesterov SGD steps can be attacked, under "
-            "any scheme of `rlu schemes`",
+            hint="clients that take SGD steps can be attacked, under any scheme of `rlu schemes`; "
+            "to see what a server finds that takes this one for such a client: --clip 0, "
+            "--optimizer sgd",
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlu_cli.errors import printable
+from rlu_cli.errors import RluError, printable
 
 if TYPE_CHECKING:
     from rlu_cli.types import Checkpoint
@@ -37,6 +37,8 @@ def inspect(
     for checkpoint in opened:
         for line in _describe(checkpoint, layer):
             typer.echo(line)
+    for line in _settings(paths, opened):
+        typer.echo(line)
     if len(opened) == 2:
         for line in _compare(opened[0], opened[1], layer):
             typer.echo(line)
@@ -62,6 +64,25 @@ def _describe(checkpoint: Checkpoint, layer: str | None) -> Iterator[str]:
         rows[printable(name)] = f"{printable(fact.value)}  ({printable(fact.source)})"
     yield from _rows(rows)
     yield from _rows({"output layer": _layer(checkpoint, layer)})  # last: it may not be found
+
+
+def _settings(paths: Sequence[Path], opened: Sequence[Checkpoint]) -> Iterator[str]:
+    """What variables, settings files and the checkpoints themselves would tell an attack."""
+    from rlu_cli.cases import gather_settings
+
+    try:
+        found = gather_settings({}, paths, opened)
+    except RluError as refused:
+        yield f"settings: {refused.message}"
+        return
+    rows = {
+        name: f"{printable(setting.value)}  ({printable(setting.source)})"
+        for name, setting in found.items()
+        if setting.source != "default"
+    }
+    if rows:
+        yield "settings"
+        yield from _rows(rows)
 
 
 def _layer(checkpoint: Checkpoint, layer: str | None) -> str:

@@ -8,19 +8,17 @@ def schemes() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rlu_cli.schemes import SCHEMES, TAKES_LAMBDA
+    from rlu_cli.schemes import SCHEMES, SUMMARIES, TAKES_LAMBDA
 
     table = Table("scheme", "what it does", "λ", "earlier rounds needed")
     for name, build in SCHEMES.items():
-        scheme = build(0.0)
-        summary = (type(scheme).__doc__ or "").strip().splitlines()[0]
-        needs = "yes: --history" if scheme.remembers else "no"
-        table.add_row(name, summary, "--lambda" if name in TAKES_LAMBDA else "", needs)
+        needs = "yes: --history" if build(0.0).remembers else "no"
+        table.add_row(name, SUMMARIES[name], "--lambda" if name in TAKES_LAMBDA else "", needs)
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a pipe has no width of its own: never wrap
     console.print(table)
     console.print(
         "Each goes with SGD, --momentum, --nesterov, --weight-decay, --label-smoothing and "
-        "--lr-schedule in any combination."
+        "--lr-schedule in any combination. Adam, AdamW and --clip can be simulated only."
     )

@@ -110,8 +110,8 @@ def _check(architecture: Architecture, arguments: Mapping[str, Any]) -> None:
 
 def _allowed(value: Any, choices: tuple[Any, ...]) -> bool:
     default = choices[0]
-    if isinstance(default, str):
-        return value in choices
+    if isinstance(default, (str, bool)):
+        return type(value) is type(default) and value in choices
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if isinstance(default, int):

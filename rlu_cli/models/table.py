@@ -10,12 +10,21 @@ from torch import Tensor
 
 from rlu_cli.models.architecture import Architecture
 from rlu_cli.models.cnn import CNN
+from rlu_cli.models.head_bias import with_head_bias
 from rlu_cli.models.lenet import LENET5
 from rlu_cli.models.resnet import RESNET18, RESNET32, RESNET50
 from rlu_cli.models.vgg import VGG16
 
+_HEADS = (
+    (LENET5, "fc3"),
+    (CNN, "fc2"),
+    (VGG16, "classifier.6"),
+    (RESNET18, "fc"),
+    (RESNET32, "fc"),
+    (RESNET50, "fc"),
+)
 ARCHITECTURES: dict[str, Architecture] = {
-    row.name: row for row in (LENET5, CNN, VGG16, RESNET18, RESNET32, RESNET50)
+    row.name: with_head_bias(row, head) for row, head in _HEADS
 }
 
 

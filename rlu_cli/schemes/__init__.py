@@ -25,12 +25,20 @@ SCHEMES: dict[str, Callable[[float], Scheme]] = {
     "feddyn": lambda pull: FedDyn(pull),
     "feddc": lambda pull: FedDC(pull),
 }
+SUMMARIES = {
+    "fedavg": "plain averaging of what clients send",
+    "fedprox": "task loss + λ/2 ‖θ - θ_global‖²",
+    "scaffold": "gradients corrected by c - c_k, the server's and the client's control variate",
+    "feddyn": "task loss + λ/2 ‖θ - θ_global‖² + λ ⟨Σ Δ_k, θ⟩ over the client's own rounds",
+    "feddc": "task loss + λ/2 ‖θ - (θ_global - d_k)‖² + ⟨θ, Δ_k - Δ⟩ / Σ η",
+}
 TAKES_LAMBDA = ("fedprox", "feddyn", "feddc")
 SERVER_VALUE = "scaffold"  # the scheme whose clients see a value of the server's
 
 __all__ = [
     "SCHEMES",
     "SERVER_VALUE",
+    "SUMMARIES",
     "TAKES_LAMBDA",
     "Bundle",
     "Member",

@@ -157,7 +157,7 @@ KINDS: dict[str, Kind] = {
     "nesterov": Kind(_flag, "--nesterov"),
     "weight_decay": Kind(_between(0, 1e6), "--weight-decay W"),
     "betas": Kind(_betas, "--betas B1,B2"),
-    "clip": Kind(_positive, "--clip NORM"),
+    "clip": Kind(_between(0, 1e12), "--clip NORM (0: none)"),
     "label_smoothing": Kind(_between(0, 1, below=True), "--label-smoothing E"),
     "lr_schedule": Kind(_schedule, "--lr-schedule NAME", "constant"),
     "history": Kind(_text, "--history DIR, the client's earlier rounds"),

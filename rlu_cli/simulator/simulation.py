@@ -13,6 +13,8 @@ from torch import nn
 from rlu_cli.checkpoints import open_checkpoint
 from rlu_cli.models import ARCHITECTURES, build_model, load_weights, parse_argument, runs_code
 from rlu_cli.normalisation import parse_normalisation
+from rlu_cli.schemes import TAKES_LAMBDA
+from rlu_cli.simulator.client import seeded
 from rlu_cli.simulator.export import open_run, write_description
 from rlu_cli.simulator.federation import federate
 from rlu_cli.simulator.images import load_pool
@@ -20,8 +22,9 @@ from rlu_cli.simulator.partition import partition
 from rlu_cli.simulator.plan import Plan, check_plan
 from rlu_cli.simulator.pool import Pool, set_apart
 from rlu_cli.simulator.pretrain import LR, OWN_LR
-from rlu_cli.simulator.private import require_opacus
+from rlu_cli.simulator.private import require_opacus, require_private
 from rlu_cli.simulator.run_folder import RunFolder
+from rlu_cli.simulator.trial import check_fit
 from rlu_cli.simulator.work import Federation, Round
 from rlu_cli.types import Checkpoint
 
@@ -81,6 +84,7 @@ def prepare(request: Request, out: Path, *, force: bool = False) -> Simulation:
     pool = load_pool(request.images, plan.seed, request.image_size)
     arguments = {**_named_defaults(request.model, pool), **given}
     factory = _factory(request.model, arguments, len(pool.class_names), initial)
+    _refuse_unfit(request, factory, pool)
     holding = set_apart(pool, request.aux_per_class, plan.seed)
     labels = holding.client_labels
     least = max(plan.local.samples or 0, plan.batch_size)
@@ -93,6 +97,17 @@ def prepare(request: Request, out: Path, *, force: bool = False) -> Simulation:
     rate = OWN_LR.get(request.model, LR)
     federation = Federation(plan, holding, shares, normalise, request.device, rate)
     return Simulation(request, federation, factory, run)
+
+
+def _refuse_unfit(request: Request, factory: Callable[[], nn.Module], pool: Pool) -> None:
+    """Raise what is wrong with the model before anything is written."""
+    plan = request.plan
+    with seeded((plan.seed, 3), request.device):
+        model = factory()
+    if plan.defence.dp_noise is not None:
+        require_private(model)
+    normalise = parse_normalisation(request.normalize)
+    check_fit(model, normalise, pool.train_images, len(pool.class_names), 2)
 
 
 def attack_arguments(simulation: Simulation, number: int, client: int) -> list[str]:
@@ -150,12 +165,14 @@ def _toml_table(request: Request, arguments: dict[str, Any], pool: Pool) -> dict
     A model of the user's own is left out: no file beside what is inspected may name code to run.
     """
     named = {"model": request.model, "model_args": arguments}
+    local = request.plan.local
     return {
         **({} if runs_code(request.model) else named),
         "lr": request.plan.lr,
         "epochs": request.plan.epochs,
         "batch_size": request.plan.batch_size,
-        **request.plan.local.settings(),
+        **local.settings(),
+        **({"lambda": local.pull} if local.scheme in TAKES_LAMBDA else {}),
         **({"history": "."} if request.plan.scheme.remembers else {}),
         "normalize": request.normalize,
         "mode": "train",

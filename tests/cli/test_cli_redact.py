@@ -65,7 +65,9 @@ def test_counts_and_shares_are_gone_and_scores_stay(words, rlu: Command) -> None
     assert report["metrics"] == whole["metrics"]
     assert report["diagnostics"] == whole["diagnostics"]
     assert {name: given["path"] for name, given in report["inputs"].items()} == dict.fromkeys(
-        whole["inputs"]
+        name
+        for name in whole["inputs"]
+        if name != "truth"  # the hash of a few counts can be guessed
     )
     text = json.dumps(report)
     for row in whole["result"]["counts"]:

@@ -212,7 +212,8 @@ def test_any_image_size_is_rebuilt_to_the_shape_it_had(name: str, size: int) -> 
 @given(data=st.data(), name=st.sampled_from(sorted(ARCHITECTURES)))
 def test_one_key_gone_renamed_or_reshaped_is_not_recognised(data: Any, name: str) -> None:
     state = dict(hollow(name).state_dict())
-    weights = [k for k in state if not k.endswith("num_batches_tracked")]
+    head = list(state)[-1]  # the output layer's bias, which may be missing
+    weights = [k for k in state if not k.endswith("num_batches_tracked") and k != head]
     key = data.draw(st.sampled_from(weights))
     tensor = state.pop(key)
     assert recognise(state) == []
@@ -249,3 +250,14 @@ def test_a_state_made_to_mislead_is_nothing_and_costs_nothing(state: dict[str, T
     for architecture in ARCHITECTURES.values():
         assert architecture.read(state) is None
         assert architecture.misfit(state)
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_an_output_layer_without_bias_is_recognised(name: str) -> None:
+    state = dict(hollow(name).state_dict())
+    bias = list(state)[-1]
+    assert bias.endswith(".bias")
+    del state[bias]
+    [found] = recognise(state)
+    assert (found.name, found.arguments["head_bias"]) == (name, False)
+    assert shapes(hollow(name, **found.arguments).state_dict()) == shapes(state)

@@ -175,3 +175,42 @@ def test_no_history_folder(tmp_path):
             needs_server=False,
             max_bytes=2**30,
         )
+
+
+@pytest.mark.parametrize("name", ["feddyn", "feddc", "scaffold"])
+def test_a_whole_round_that_is_missing_is_missed(tmp_path, name):
+    import shutil
+
+    federation = play(SCHEMES[name](0.5), RECURSION, 4)
+    _write(tmp_path, federation)
+    shutil.rmtree(tmp_path / "r001")
+    with pytest.raises(InputError) as error:
+        _read(tmp_path, 3, 1, needs_server=name == "scaffold")
+    assert dict(error.value.facts)["missing"] == "r001/global.pt"
+
+
+def test_rounds_may_be_counted_from_one(tmp_path):
+    federation = play(SCHEMES["feddyn"](0.5), RECURSION, 3)
+    _write(tmp_path, federation)
+    for number in (2, 1, 0):
+        (tmp_path / f"r{number:03d}").rename(tmp_path / f"r{number + 1:03d}")
+    assert len(_read(tmp_path, 3, 1).past) == 2
+
+
+def test_a_server_value_elsewhere_is_named_by_its_path(tmp_path):
+    federation = play(SCHEMES["scaffold"](0.0), RECURSION, 2, partial=True)
+    history = tmp_path / "history"
+    _write(history, federation)
+    elsewhere = tmp_path / "now" / "c1.pt"
+    _save(elsewhere, federation.globals_[2])
+    with pytest.raises(InputError) as error:
+        read_history(
+            history,
+            elsewhere,
+            open_checkpoint(history / "r001/global.pt"),
+            LAYER,
+            rate=0.4,
+            needs_server=True,
+            max_bytes=2**30,
+        )
+    assert str(tmp_path / "now" / "server.pt") in dict(error.value.facts)["missing"]
