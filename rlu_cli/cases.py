@@ -19,10 +19,10 @@ from rlu_cli.checkpoints import (
     open_checkpoint,
     read_head,
 )
-from rlu_cli.errors import InputError, RluError, UsageError
+from rlu_cli.errors import InputError, RluError, UsageError, printable
 from rlu_cli.history import History, check_history, last_file, read_history
 from rlu_cli.matching import Reading, readings
-from rlu_cli.models import input_shape
+from rlu_cli.models import input_shape, runs_code
 from rlu_cli.schemes import SCHEMES, SERVER_VALUE, TAKES_LAMBDA
 from rlu_cli.settings import (
     KINDS,
@@ -119,6 +119,8 @@ def build_case(
     training = describe_training(value)
     layer = find_output_layer(pair[0].state, layer=value("layer"), classes=_classes_told(value))
     check_pair(*pair, layer)
+    if not runs_code(value("model") or ""):  # a model of the user's own may be one layer
+        _refuse_bare_head(pair[0], layer)
     found = readings(pair[0], value("model"), value("model_args") or {}, value("normalize"))
     auxiliary = _auxiliary(aux, pair[0], layer, found[0], value, strict=strict)
     named = value("truth")
@@ -144,6 +146,18 @@ def build_case(
         truth=truth,
         truth_path=truth_path,
         notes=tuple(notes),
+    )
+
+
+def _refuse_bare_head(checkpoint: Checkpoint, layer: str) -> None:
+    """Past rounds cut down to their output layer are history; they cannot be run (E215)."""
+    if any(not name.startswith(f"{layer}.") for name in checkpoint.state) or not layer:
+        return
+    raise InputError(
+        "E215",
+        f"{printable(checkpoint.path)} holds the output layer {printable(layer)} and nothing else",
+        why="the images cannot go through a model without its other layers",
+        hint="attack a round whose files are whole; `rlu simulate --keep all` keeps every round so",
     )
 
 
@@ -235,8 +249,6 @@ def _auxiliary(
 
 
 def _input_shape(checkpoint: Checkpoint, reading: Reading, classes: int) -> tuple[int, int | None]:
-    from rlu_cli.models import runs_code
-
     model = reading.build(checkpoint, classes) if runs_code(reading.model) else reading.model
     return input_shape(model, checkpoint.state)
 

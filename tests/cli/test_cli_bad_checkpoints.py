@@ -34,6 +34,15 @@ def test_a_missing_file(spoilt, refused: Refused) -> None:
     refused("E201", 3, words, path, "No such file")
 
 
+def test_files_cut_down_to_their_output_layer(
+    world: World, tmp_path: Path, refused: Refused
+) -> None:
+    heads = [{n: t for n, t in s.items() if n.startswith("fc3.")} for s in world.states]
+    pair = write_pair(tmp_path / "heads", *heads)
+    words = ["attack", *pair, "--aux", world.aux, *world.told]
+    refused("E215", 3, words, tmp_path / "heads", "nothing else")
+
+
 def test_a_folder(spoilt, refused: Refused) -> None:
     path, words = spoilt
     path.unlink()
