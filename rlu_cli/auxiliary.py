@@ -17,6 +17,7 @@ from rlu_cli.types import Auxiliary
 
 NOISE = "none"
 NOISE_IMAGES = 100
+DUMMIES_EACH = 10  # images of each kind
 FEWEST = 2  # a covariance needs two
 
 
@@ -75,6 +76,19 @@ def noise_auxiliary(
         notes=(
             f"no auxiliary images: logits on {images} noise images stand in for {count} classes",
         ),
+    )
+
+
+def dummy_auxiliary(auxiliary: Auxiliary, seed: int) -> Auxiliary:
+    """Images of no content in the size of the real ones, labelled 0 black, 1 white, 2 random."""
+    shape = (DUMMIES_EACH, *auxiliary.images.shape[1:])
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    return Auxiliary(
+        images=torch.cat([torch.zeros(shape), torch.ones(shape), noise]),
+        labels=torch.arange(3).repeat_interleave(DUMMIES_EACH),
+        class_names=("black", "white", "random"),
+        source="dummy images",
+        sha256="",
     )
 
 

@@ -19,6 +19,7 @@ from rlu_cli.errors import printable
 from rlu_cli.matching import embedding_fit
 from rlu_cli.types import Evidence, Outputs, Recovery
 
+OF_METHOD = "W320"
 _SUM_TOLERANCE = 1e-3
 _RESIDUAL = 0.1
 _CONDITION = 100.0
@@ -175,6 +176,11 @@ def estimate_warnings(
             )
         )
     return found
+
+
+def method_warnings(title: str, sentences: Sequence[str]) -> list[Caution]:
+    """What a method takes for granted and does not find here, or says of its answer."""
+    return [Caution(OF_METHOD, f"{title}: {sentence}") for sentence in sentences]
 
 
 def _weighting(loss: float, sizes: Sequence[int] | None) -> str:

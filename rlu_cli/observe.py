@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,6 +70,33 @@ def trains_differently(model: nn.Module) -> bool:
     """Whether training mode changes what the model computes: batch statistics or dropout."""
     kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
     return any(isinstance(module, kinds) for module in model.modules())
+
+
+class Seen:
+    """What global models made of images, so that a model that many clients start from runs once.
+
+    Keeps the last few: an audit goes through the clients of one round after another.
+    """
+
+    def __init__(self, keep: int = 2) -> None:
+        self._keep = keep
+        self._outputs: dict[Hashable, Outputs] = {}
+
+    def get(self, key: Hashable, look: Callable[[], Outputs]) -> Outputs:
+        """The Outputs kept under `key`, else what `look` gives, kept from now on."""
+        if key not in self._outputs:
+            found = look()
+            while len(self._outputs) >= self._keep:
+                del self._outputs[next(iter(self._outputs))]
+            self._outputs[key] = found
+        return self._outputs[key]
+
+
+def fingerprint(auxiliary: Auxiliary) -> Hashable:
+    """Tells sets of auxiliary images apart: their source and which of its images were taken."""
+    means = auxiliary.images.double().mean((1, 2, 3))
+    taken = (means.numpy().tobytes(), auxiliary.labels.numpy().tobytes())
+    return (auxiliary.sha256, tuple(auxiliary.images.shape), taken)
 
 
 def view_pair(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from rlu_cli.attacks import ATTACKS
-from rlu_cli.auxiliary import is_noise
+from rlu_cli.attacks import ATTACKS, DUMMIES, VIRTUAL, Options, concerns
+from rlu_cli.auxiliary import dummy_auxiliary, is_noise
 from rlu_cli.cases import Case
 from rlu_cli.checkpoints import read_head
 from rlu_cli.diagnostics import (
@@ -18,36 +18,44 @@ from rlu_cli.diagnostics import (
     assumptions,
     estimate_warnings,
     is_plainly_trained,
+    method_warnings,
     update_figures,
     update_warnings,
 )
-from rlu_cli.errors import InputError
+from rlu_cli.errors import InputError, UsageError
 from rlu_cli.matching import Reading, choose
 from rlu_cli.normalisation import AUTO, PRESETS, parse_normalisation
 from rlu_cli.observe import (
     DEFAULT_BATCH,
+    Seen,
     View,
     choose_device,
+    fingerprint,
     head_update,
+    outputs,
     trains_differently,
     view_pair,
     with_bias,
 )
 from rlu_cli.schemes import drift_weights, step_weights
 from rlu_cli.scoring import Score, score, uniform_floor
-from rlu_cli.types import Drift, Evidence, Head, Recovery, Setting
+from rlu_cli.training import refuse_nonlinear
+from rlu_cli.types import Drift, Evidence, Head, Outputs, Recovery, Setting
+from rlu_cli.virtual import class_updates
 
 METHODS = ("rlu",)
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class MethodFinding:
-    """What one method found."""
+    """What one method found; one that refuses the case has no recovery and a reason."""
 
     method: str
-    recovery: Recovery
+    recovery: Recovery | None
     score: Score | None
     warnings: tuple[Caution, ...]
+    refused: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,20 @@ class Finding:
     floor: Score | None
 
 
-def attack(case: Case, methods: tuple[str, ...] = METHODS) -> Finding:
-    """Recover the label counts of one client by each of `methods`."""
+def attack(
+    case: Case,
+    methods: tuple[str, ...] = METHODS,
+    *,
+    seen: Seen | None = None,
+    say: Say = lambda text: None,
+) -> Finding:
+    """Recover the label counts of one client by each of `methods`.
+
+    seen  shared by the clients of one global model, which is then run once
+    say   called with what is going on
+    Raises UsageError E108, E109 when every method refuses the case.
+    """
+    _refuse_all(case, methods)
     update, drift = head_update(case.pair, case.layer), _drift(case)
     first = case.readings[0].build(case.pair[0], case.auxiliary.classes)
     view = _view(case, first)
@@ -83,7 +103,11 @@ def attack(case: Case, methods: tuple[str, ...] = METHODS) -> Finding:
     same = taken.arguments == case.readings[0].arguments and taken.model == case.readings[0].model
     model = first if same else taken.build(case.pair[0], case.auxiliary.classes)
     view = replace(view, normalise=parse_normalisation(taken.normalise))
-    evidence = _evidence(case, model, update, drift, view)
+    reading = (taken.model, repr(sorted(taken.arguments.items())))
+    key = (case.pair[0].sha256, reading, view, fingerprint(case.auxiliary))
+    before, after = _ends(case, model, view, seen or Seen(), key)
+    evidence = _evidence(case, update, drift, (before, after))
+    evidence = _on_request(case, model, view, evidence, methods, say)
     figures = update_figures(case, evidence)
     _refuse_noise_on_trained(case, evidence, figures)
     return Finding(
@@ -128,11 +152,22 @@ def _training_mode(case: Case, model: nn.Module) -> bool:
     return trains_differently(model) if mode == "auto" else bool(mode == "train")
 
 
+def _ends(
+    case: Case, model: nn.Module, view: View, seen: Seen, key: Hashable
+) -> tuple[Outputs, Outputs]:
+    """What the model makes of the images at both ends of the round."""
+
+    def look(end: int) -> Outputs:
+        checkpoint = case.pair[end]
+        return outputs(model, checkpoint.state, case.auxiliary, view, checkpoint.path)
+
+    return seen.get(key, lambda: look(0)), look(1)
+
+
 def _evidence(
-    case: Case, model: nn.Module, update: Head, drift: Drift | None, view: View
+    case: Case, update: Head, drift: Drift | None, ends: tuple[Outputs, Outputs]
 ) -> Evidence:
-    before, after = view_pair(model, case.pair, case.auxiliary, view)
-    training = case.training
+    (before, after), training = ends, case.training
     if drift is not None:
         # A bias that did not move is read from the weights, and so must be what moved it.
         heads = (h if update.bias is not None else replace(h, bias=None) for h in drift.directions)
@@ -146,6 +181,7 @@ def _evidence(
         lr=training.recursion.lr[0],
         before=before,
         after=after,
+        origin=read_head(case.pair[0].state, case.layer),
         biased=update.bias is not None,
         smoothing=training.smoothing,
         passes=training.plan.passes if training.plan.whole else 1,
@@ -164,18 +200,67 @@ def _drift(case: Case) -> Drift | None:
     return Drift(drift_weights(recursion)[:, list(moving)], tuple(moving.values()))
 
 
-def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
-    method = ATTACKS[name](
-        draws=case.value("draws"),
-        iterations=case.value("iterations"),
-        search=case.value("search"),
-        seed=case.value("seed"),
+def _on_request(
+    case: Case,
+    model: nn.Module,
+    view: View,
+    evidence: Evidence,
+    methods: tuple[str, ...],
+    say: Say,
+) -> Evidence:
+    """The evidence with what only some methods look at."""
+    asked = {need for m in methods if _refusal(m, case) is None for need in ATTACKS[m].needs}
+    if DUMMIES in asked:
+        dummies = dummy_auxiliary(case.auxiliary, case.value("seed"))
+        evidence = replace(evidence, dummies=view_pair(model, case.pair, dummies, view))
+    if VIRTUAL in asked:
+        trained = class_updates(model, case.pair[0], case.auxiliary, case.training, view, say=say)
+        ends = evidence.before, evidence.after
+        rows = [with_bias(head, *ends).bias for head in trained]
+        evidence = replace(evidence, virtual=torch.stack([row for row in rows if row is not None]))
+    return evidence
+
+
+def _refusal(name: str, case: Case) -> str | None:
+    """Why a method cannot be used on a case at all; None when it can."""
+    method = ATTACKS[name]
+    if case.training.nonlinear and not method.any_optimiser:
+        return case.training.nonlinear
+    if VIRTUAL in method.needs and is_noise(case.auxiliary):
+        return "it trains virtual clients on labelled images, and there are none"
+    return None
+
+
+def _refuse_all(case: Case, methods: tuple[str, ...]) -> None:
+    """Raises UsageError when no method would answer."""
+    reasons = [_refusal(name, case) for name in methods]
+    if None in reasons:
+        return
+    if case.training.nonlinear in reasons:
+        refuse_nonlinear(case.training)
+    raise UsageError(
+        "E109",
+        f"no method asked for can be used: {', '.join(methods)}",
+        why="; ".join(dict.fromkeys(reason for reason in reasons if reason)),
+        hint="give labelled images with --aux DIR, or another --method (`rlu methods`)",
     )
-    recovery = method(evidence)
+
+
+def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
+    reason = _refusal(name, case)
+    if reason is not None:
+        return MethodFinding(name, None, None, (), reason)
+    method, told = ATTACKS[name], case.value
+    options = Options(told("draws"), told("iterations"), told("search"), told("seed"))
+    recovery = method.build(options)(evidence)
     scored = None
     if case.truth is not None and recovery.counts is not None:
-        scored = score(recovery.counts, case.truth)
-    warnings = tuple(estimate_warnings(recovery, case.value("draws"), case.plan.batch_sizes))
+        scored = score(recovery.counts, case.truth, recovery.present)
+    outside = concerns(method, evidence, noise=is_noise(case.auxiliary))
+    warnings = (
+        *method_warnings(method.title, (*outside, *recovery.notes)),
+        *estimate_warnings(recovery, told("draws"), case.plan.batch_sizes),
+    )
     return MethodFinding(name, recovery, scored, warnings)
 
 

@@ -24,9 +24,12 @@ class Score:
     exact: float
 
 
-def score(counts: Tensor, truth: Tensor) -> Score:
-    """Score `counts` (N,) against `truth` (N,); both whole numbers summing to K."""
-    presence = (counts > 0) == (truth > 0)
+def score(counts: Tensor, truth: Tensor, present: Tensor | None = None) -> Score:
+    """Score `counts` (N,) against `truth` (N,); both whole numbers summing to K.
+
+    present  (N,) bool, the classes found, where a method gives a set beside its counts
+    """
+    presence = (counts > 0 if present is None else present) == (truth > 0)
     shared = torch.minimum(counts, truth).sum().double() / truth.sum()
     return Score(
         cacc=float(presence.double().mean()),

@@ -1,4 +1,4 @@
-"""How a client trained, from settings: its linear recursion, or the reason why it has none."""
+"""How a client trained, from settings: its optimiser, and whether that is linear in gradients."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Any
 
 from rlu_cli.errors import UsageError
 from rlu_cli.schemes import SCHEMES, TAKES_LAMBDA, Recursion, Scheme, learning_rates
+from rlu_cli.schemes.descent import ADAPTIVE, BETAS
 from rlu_cli.steps import Plan, plan_steps
 
-LINEAR_OPTIMISER = "sgd"
+_NONLINEAR: Mapping[str, str] = {
+    "adam": "Adam divides each gradient by its own running size, which the files do not hold",
+    "adamw": "AdamW divides each gradient by its own running size, which the files do not hold",
+    "clip": "clipping by norm scales each step by a factor that the files do not hold",
+}
 
 
 @dataclass(frozen=True)
@@ -18,25 +23,34 @@ class Training:
     """One client's local training.
 
     scheme     of the federation
-    recursion  what it makes of gradients
+    recursion  what it makes of gradients; of a client that is not linear, what plain SGD would
     smoothing  ε of label smoothing
     plan       steps and batch sizes
+    optimizer  "sgd", "adam" or "adamw"
+    betas      of Adam and AdamW
+    clip       largest norm of a step's mean gradient; None for no clipping
     """
 
     scheme: Scheme
     recursion: Recursion
     smoothing: float
     plan: Plan
+    optimizer: str = "sgd"
+    betas: tuple[float, float] = BETAS
+    clip: float | None = None
+
+    @property
+    def nonlinear(self) -> str | None:
+        """Why the client is not linear in its gradients, in words; None for one that is."""
+        return "; ".join(_NONLINEAR[name] for name in _departures(self)) or None
 
 
 def describe_training(value: Callable[[str], Any]) -> Training:
     """The training that the settings describe; `value` gives a setting or None.
 
-    Raises UsageError E106 for settings that contradict each other, E108 for a client that is not
-    linear in its gradients.
+    Raises UsageError E106 for settings that contradict each other.
     """
     _refuse_contradictions(value)
-    _refuse_nonlinear(value)
     plan = plan_steps(
         value("epochs"),
         value("batch_size"),
@@ -52,7 +66,35 @@ def describe_training(value: Callable[[str], Any]) -> Training:
         decay=value("weight_decay") or 0.0,
         pull=scheme.pull,
     )
-    return Training(scheme, recursion, value("label_smoothing") or 0.0, plan)
+    return Training(
+        scheme=scheme,
+        recursion=recursion,
+        smoothing=value("label_smoothing") or 0.0,
+        plan=plan,
+        optimizer=value("optimizer"),
+        betas=value("betas") or BETAS,
+        clip=value("clip") or None,
+    )
+
+
+def refuse_nonlinear(training: Training) -> None:
+    """Raises UsageError E108 for a client that is not linear in its gradients."""
+    if training.nonlinear is None:
+        return
+    raise UsageError(
+        "E108",
+        "no method asked for can attack this client: " + ", ".join(_departures(training)),
+        why=training.nonlinear,
+        hint="virtual clients serve any optimiser: --method ramakrishna-dan-virtual; "
+        "to see what a server finds that takes this client for one of SGD steps: --clip 0, "
+        "--optimizer sgd",
+    )
+
+
+def _departures(training: Training) -> list[str]:
+    """What of it is not linear, under the names of the settings."""
+    names = (training.optimizer, "clip" if training.clip is not None else "")
+    return [name for name in names if name in _NONLINEAR]
 
 
 def _rates(value: Callable[[str], Any], steps: int) -> tuple[float, ...]:
@@ -66,15 +108,16 @@ def _rates(value: Callable[[str], Any], steps: int) -> tuple[float, ...]:
 
 
 def _refuse_contradictions(value: Callable[[str], Any]) -> None:
-    scheme = value("scheme")
+    scheme, adaptive = value("scheme"), value("optimizer") in ADAPTIVE
     wrong = {
         f"--lambda means nothing to {scheme} (--lambda 0 leaves it out)": (
             value("lambda") and scheme not in TAKES_LAMBDA
         ),
         "--nesterov needs --momentum": value("nesterov") and value("momentum") is None,
-        "--betas needs --optimizer adam or adamw": (
-            value("betas") and value("optimizer") == LINEAR_OPTIMISER
+        f"--momentum means nothing to {value('optimizer')} (--momentum 0 leaves it out)": (
+            value("momentum") and adaptive
         ),
+        "--betas needs --optimizer adam or adamw": value("betas") and not adaptive,
         "--drop-last needs --samples": value("drop_last") and value("samples") is None,
     }
     found = [sentence for sentence, holds in wrong.items() if holds]
@@ -83,24 +126,4 @@ def _refuse_contradictions(value: Callable[[str], Any]) -> None:
             "E106",
             "; ".join(found),
             hint="--show-settings shows where each value came from",
-        )
-
-
-_NONLINEAR: Mapping[str, str] = {
-    "adam": "Adam divides each gradient by its own running size, which the files do not hold",
-    "adamw": "AdamW divides each gradient by its own running size, which the files do not hold",
-    "clip": "clipping by norm scales each step by a factor that the files do not hold",
-}
-
-
-def _refuse_nonlinear(value: Callable[[str], Any]) -> None:
-    found = [n for n in (value("optimizer"), "clip" if value("clip") else None) if n in _NONLINEAR]
-    if found:
-        raise UsageError(
-            "E108",
-            "no method here can attack this client yet: " + ", ".join(map(str, found)),
-            why="; ".join(_NONLINEAR[str(name)] for name in found),
-            hint="clients that take SGD steps can be attacked, under any scheme of `rlu schemes`; "
-            "to see what a server finds that takes this one for such a client: --clip 0, "
-            "--optimizer sgd",
         )

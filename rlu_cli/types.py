@@ -101,7 +101,8 @@ class Auxiliary:
 class Outputs:
     """What one model makes of the auxiliary images.
 
-    embeddings  (A, L) input of the output layer
+    embeddings  (A, L) input of the output layer; of noise, which stands for every class in turn,
+                the rows of one class
     logits      (A, N)
     labels      (A,)
     """
@@ -148,8 +149,12 @@ class Evidence:
     before       Outputs of the global model
     after        Outputs of the client's model
     biased       whether the layer has a bias of its own (else Δb was derived from ΔW)
+    origin       Head of the global model itself
     smoothing    ε of label smoothing: a label counts 1 - ε, and ε/N for every class
     passes       full passes over the same samples, each with the same labels; 1 where unknown
+    dummies      on request, both models' Outputs for dummy images, their labels telling the kind:
+                 0 black, 1 white, 2 random
+    virtual      on request, (N, N): row c is Δb + h of a virtual client that holds class c alone
     """
 
     update: Head
@@ -159,9 +164,12 @@ class Evidence:
     lr: float
     before: Outputs
     after: Outputs
+    origin: Head
     biased: bool = True
     smoothing: float = 0.0
     passes: int = 1
+    dummies: tuple[Outputs, Outputs] | None = None
+    virtual: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -182,6 +190,16 @@ class Evidence:
         return self.update if self.drift is None else self.update + self.drift[-1]
 
     @property
+    def gradient(self) -> Head:
+        """G = -(Δθ + h) / (lr Σ_τ ρ^τ): the mean gradient of a step, scheme removed, float64.
+
+        weight (N, L) and bias (N,), on the CPU; a present class pulls its entries below zero.
+        """
+        learned, scale = self.learned, -1 / (self.lr * float(self.weights[-1].sum()))
+        assert learned.bias is not None, "observe() derives the bias of a layer that has none"
+        return Head(learned.weight.double().cpu(), learned.bias.double().cpu()) * scale
+
+    @property
     def signal(self) -> Tensor:
         """u = (Δb + h) / (lr Σ_τ ρ^τ): the bias update per step, scheme removed, (N,)."""
         bias = self.learned.bias
@@ -194,13 +212,15 @@ class Status(Enum):
 
     SETTLED = "settled: no further move brings the simulated round closer to the observed one"
     SOLVED = "solved: the least-squares problem has its optimum"
+    COMPUTED = "computed: a formula, with nothing to settle"
     STOPPED = "stopped at the number of iterations asked for, as the paper's search does"
     UNSETTLED = "not settled: the search was still improving when its iterations ran out"
     UNSOLVED = "not solved: the least-squares solver gave up"
+    UNTOLD = "not told: the update singles out no class, so the labels are spread evenly"
 
     @property
     def ok(self) -> bool:
-        return self not in (Status.UNSETTLED, Status.UNSOLVED)
+        return self not in (Status.UNSETTLED, Status.UNSOLVED, Status.UNTOLD)
 
 
 @dataclass(frozen=True)
@@ -211,9 +231,14 @@ class Recovery:
     counts       (N,) int64, ≥ 0, summing to K; None when K is not known
     status       how the estimate ended
     diagnostics  figures by name, all JSON values
+    present      (N,) bool: the classes found, of a method that gives a set; None where the counts
+                 say it
+    notes        what a reader should know of this answer, in sentences
     """
 
     shares: Tensor
     counts: Tensor | None
     status: Status
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    present: Tensor | None = None
+    notes: tuple[str, ...] = ()

@@ -2,8 +2,51 @@
 
 from __future__ import annotations
 
-from rlu_cli.attacks.rlu import RLU, SEARCHES
+from rlu_cli.attacks import (
+    dimitrov,
+    ebi,
+    floors,
+    gradinversion,
+    idlg,
+    irlg,
+    llbg,
+    llg,
+    ramakrishna_dan,
+    rlg,
+    rlu,
+    zlg,
+)
+from rlu_cli.attacks.method import COUNTS, DUMMIES, SET, VIRTUAL, Method, Options, concerns
 
-ATTACKS = {"rlu": RLU}
+UNIFORM = "uniform"  # the floor below every other method
+ATTACKS: dict[str, Method] = {
+    "rlu": rlu.METHOD,
+    "idlg": idlg.METHOD,
+    "gi": gradinversion.METHOD,
+    "rlg": rlg.METHOD,
+    "llg": llg.LLG,
+    "llg-star": llg.LLG_STAR,
+    "llg+": llg.LLG_PLUS,
+    "zlg": zlg.ZLG,
+    "zlg+": zlg.ZLG_PLUS,
+    "dimitrov": dimitrov.METHOD,
+    "ebi": ebi.METHOD,
+    "llbg": llbg.METHOD,
+    "irlg": irlg.METHOD,
+    "ramakrishna-dan": ramakrishna_dan.CLOSED_FORM,
+    "ramakrishna-dan-virtual": ramakrishna_dan.VIRTUAL_CLIENTS,
+    UNIFORM: floors.UNIFORM,
+    "prior": floors.PRIOR,
+}
 
-__all__ = ["ATTACKS", "RLU", "SEARCHES"]
+__all__ = [
+    "ATTACKS",
+    "COUNTS",
+    "DUMMIES",
+    "SET",
+    "UNIFORM",
+    "VIRTUAL",
+    "Method",
+    "Options",
+    "concerns",
+]

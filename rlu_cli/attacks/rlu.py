@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlu_cli.attacks.answer import labels_to_give, whole_passes
+from rlu_cli.attacks.method import Method
 from rlu_cli.numerics.dynamics import (
     drift_shifts,
     implied_embedding,
@@ -26,7 +28,6 @@ from rlu_cli.numerics.weighting import expected_loss
 from rlu_cli.types import Evidence, Outputs, Recovery, Status
 
 PRINTED_ITERATIONS = 10  # T of B.2.2
-_UNKNOWN_BATCH = 100  # grid of a search that does not know |B|: hundredths of a batch
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class RLU:
         confidence = start * (1 - share) + end * share
         solution = label_shares(confidence, evidence.signal, evidence.smoothing)
         # (3) Whole labels summing to K; without |B|, a fine grid stands in for them.
-        total = evidence.total or _UNKNOWN_BATCH * evidence.steps
+        total = labels_to_give(evidence)
         counts = round_to_total(solution.shares, total)
         trace = Trace(counts, Status.SOLVED)
         # (4) Posterior search, when there are intermediate steps to guess.
@@ -111,14 +112,6 @@ def end_share(weights: Tensor) -> float:
     return float((rho * halfway).sum() / rho.sum())
 
 
-def whole_passes(counts: Tensor, evidence: Evidence) -> Tensor:
-    """Counts (N,) that are the same in every full pass over the samples."""
-    if evidence.passes == 1:
-        return counts
-    total = int(counts.sum())
-    return round_to_total(counts / total, total // evidence.passes) * evidence.passes
-
-
 def _weighting_loss(evidence: Evidence, shares: Tensor) -> float | None:
     if evidence.batch_sizes is None:
         return None
@@ -158,7 +151,7 @@ class _Simulation:
         embedding = implied_embedding(evidence.learned)
         gain = logit_gain(embedding, biased=evidence.biased)
         self.steps = evidence.steps
-        self.total = evidence.total or _UNKNOWN_BATCH * evidence.steps
+        self.total = labels_to_give(evidence)
         self._logits = logits
         self._rate = evidence.lr * gain
         self._weights = evidence.weights
@@ -241,3 +234,10 @@ SEARCHES: dict[str, Callable[[_Simulation, Tensor, int | None], Trace]] = {
     "checked": _checked,
     "printed": _printed,
 }
+
+METHOD = Method(
+    title="RLU",
+    paper="Chen & Vikalo 2024, ICML",
+    build=lambda options: RLU(options.draws, options.iterations, options.search, options.seed),
+    auxiliary=True,
+)

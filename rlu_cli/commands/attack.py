@@ -202,6 +202,14 @@ def attack(
         bool,
         typer.Option("--strict", help="Stop at an unreadable image.", rich_help_panel=_IMAGES),
     ] = False,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Method (rlu methods), or all that train nothing; repeatable [rlu].",
+            rich_help_panel=_ESTIMATE,
+        ),
+    ] = None,
     draws: Annotated[
         str | None,
         typer.Option(
@@ -300,6 +308,7 @@ def attack(
         "aux_per_class": aux_per_class,
         "normalize": normalize,
         "image_size": image_size,
+        "method": method,
         "draws": draws,
         "search": search,
         "iterations": iterations,
@@ -343,11 +352,12 @@ def _run(
         output = Path(case.value("output")) if case.value("output") else None
         check_writable(output, force=force)
         say("running both models and estimating")
-        finding = run_attack(case)
+        finding = run_attack(case, case.value("method"), say=say)
     terminal = output is None and sys.stdout.isatty()
     report = FORMATS[format_](build_report(finding, redact=redact), terminal=terminal)
     write_report(report, output)
-    if not finding.methods[0].recovery.status.ok:
+    answered = [m.recovery for m in finding.methods if m.recovery is not None]
+    if not answered[0].status.ok:
         raise typer.Exit(Exit.UNSETTLED)
 
 

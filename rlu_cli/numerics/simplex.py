@@ -56,12 +56,20 @@ def label_shares(confidence: Tensor, signal: Tensor, smoothing: float = 0.0) -> 
     to hold. A solver that gives up, or an A that is 0 and so tells nothing, is a status, and the
     shares are then uniform.
     """
-    matrix = coefficients(confidence.double().cpu(), smoothing).numpy()
-    target = signal.double().cpu().numpy()
+    return mixture(coefficients(confidence.double().cpu(), smoothing), signal)
+
+
+def mixture(columns: Tensor, signal: Tensor) -> Shares:
+    """Shares of the columns that best make up a signal: min ‖A z - u‖, z ≥ 0, Σz = 1.
+
+    columns  (M, N)  A
+    signal   (M,)    u
+    """
+    matrix, target = columns.double().cpu().numpy(), signal.double().cpu().numpy()
     solution = _on_simplex(matrix, target)
     status = Status.UNSOLVED if solution is None else Status.SOLVED
     if solution is None:
-        solution = np.full(len(target), 1.0 / len(target))
+        solution = np.full(matrix.shape[1], 1.0 / matrix.shape[1])
     size = float(np.linalg.norm(target))
     miss = float(np.linalg.norm(matrix @ solution - target))
     residual = miss / size if size else float("inf")
@@ -84,7 +92,7 @@ def _on_simplex(
 
 def _condition(matrix: NDArray[np.float64]) -> float:
     """Condition of A on the plane Σz = 0."""
-    size = len(matrix)
+    size = matrix.shape[1]
     plane = np.eye(size) - 1.0 / size
     try:
         singular = np.linalg.svd(matrix @ plane, compute_uv=False)

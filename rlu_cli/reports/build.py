@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rlu_cli import __version__
+from rlu_cli.attacks import ATTACKS, COUNTS, SET
 from rlu_cli.auxiliary import is_noise
 from rlu_cli.diagnostics import Caution
 from rlu_cli.errors import printable
@@ -34,6 +35,7 @@ from rlu_cli.reports.schema import (
     SettingValue,
 )
 from rlu_cli.scoring import Score
+from rlu_cli.types import Recovery
 
 _PRIVATE = ("classes", "truth", "output")
 _OWN_CODE = ("model", "model_args")  # may name files
@@ -46,7 +48,8 @@ def build_report(finding: Finding, *, redact: bool = False) -> Report:
     redact  leave out class names, counts, shares and paths
     """
     methods = [_method(finding, found, redact=redact) for found in finding.methods]
-    first = methods[0]
+    first = next(method for method in methods if method.result is not None)
+    assert first.result is not None
     return Report(
         tool="rlu",
         version=__version__,
@@ -67,7 +70,7 @@ def build_report(finding: Finding, *, redact: bool = False) -> Report:
         result=first.result,
         metrics=first.metrics,
         diagnostics={**finding.diagnostics, **first.diagnostics},
-        warnings=_notices(finding.warnings) + first.warnings,
+        warnings=_notices(finding.warnings) + [w for m in methods for w in m.warnings],
         methods=methods,
     )
 
@@ -85,17 +88,20 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def _method(finding: Finding, found: MethodFinding, *, redact: bool) -> MethodResult:
+    recovery = found.recovery
     return MethodResult(
         method=found.method,
-        result=_result(finding, found, redact=redact),
+        title=ATTACKS[found.method].title,
+        refused=found.refused,
+        result=None if recovery is None else _result(finding, recovery, redact=redact),
         metrics=_metrics(found.score, finding.floor),
-        diagnostics=dict(found.recovery.diagnostics),
+        diagnostics={} if recovery is None else dict(recovery.diagnostics),
         warnings=_notices(found.warnings),
     )
 
 
-def _result(finding: Finding, found: MethodFinding, *, redact: bool) -> Result:
-    recovery, names = found.recovery, finding.case.auxiliary.class_names
+def _result(finding: Finding, recovery: Recovery, *, redact: bool) -> Result:
+    names, present = finding.case.auxiliary.class_names, recovery.present
     shares = recovery.shares.tolist()
     counts = [None] * len(names) if recovery.counts is None else recovery.counts.tolist()
     per_pass = _per_pass(finding, recovery.counts)
@@ -108,10 +114,12 @@ def _result(finding: Finding, found: MethodFinding, *, redact: bool) -> Result:
             count=counts[n],
             share=shares[n],
             per_pass=per_pass[n],
+            present=None if present is None else bool(present[n]),
         )
         for n in range(len(names))
     ]
     return Result(
+        gives=COUNTS if present is None else SET,
         counts=rows,
         total=finding.case.plan.total,
         passes=finding.case.plan.passes,

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 class _Part(BaseModel):
@@ -21,11 +21,13 @@ class ClassCount(_Part):
     count: int | None
     share: float | None
     per_pass: int | None = Field(None, description="labels in each full pass over the samples")
+    present: bool | None = Field(None, description="whether a method that gives a set has it in it")
 
 
 class Result(_Part):
     """Label counts of one client."""
 
+    gives: str = Field("counts", description="counts, or set: then counts are K spread over it")
     counts: list[ClassCount]
     total: int | None = Field(description="K, the labels that went into the update")
     passes: int = Field(1, description="full passes over the client's samples")
@@ -84,17 +86,19 @@ class Reading(_Part):
 
 
 class MethodResult(_Part):
-    """What one method found."""
+    """What one method found; `result` is null where it refused the case, with the reason."""
 
     method: str
-    result: Result
+    title: str = Field(description="as its paper writes it")
+    refused: str | None
+    result: Result | None
     metrics: Metrics | None
     diagnostics: dict[str, Any]
     warnings: list[Notice]
 
 
 class Report(_Part):
-    """One client's update, read. `result` and `metrics` are the first method's."""
+    """One client's update, read. `result` and `metrics` are those of the first method to answer."""
 
     schema_version: str = SCHEMA_VERSION
     tool: str

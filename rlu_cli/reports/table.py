@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from rlu_cli.diagnostics import label
-from rlu_cli.reports.schema import ClassCount, Report
+from rlu_cli.attacks import SET, UNIFORM
+from rlu_cli.diagnostics import OF_METHOD, label
+from rlu_cli.reports.schema import ClassCount, MethodResult, Notice, Report
 
+T = TypeVar("T")
 _BAR = 24
 _ALL_SHOWN = 24  # classes up to which empty ones are listed too
 _LONGEST_NAME = 1000
@@ -36,7 +39,9 @@ def render(report: Report, *, terminal: bool = False) -> str:
     )
     for line in report.assumptions:
         console.print(f"[dim]{escape(line)}[/dim]")
-    for part in (_readings(report), _counts(report), *_methods(report)):
+    answered = [method for method in report.methods if method.result is not None]
+    counts = _counts(report) if len(answered) == 1 else _side_by_side(report, answered)
+    for part in (_readings(report), counts, *_methods(report)):
         if part is not None:
             console.print(part)
     for line in _closing(report):
@@ -58,6 +63,41 @@ def _readings(report: Report) -> Table | None:
         figures = (f"{reading.embedding_cosine:.3f}", f"{reading.embedding_norm_ratio:.3f}")
         table.add_row(escape(reading.model), escape(arguments), escape(reading.normalize), *figures)
     return table
+
+
+def _side_by_side(report: Report, answered: Sequence[MethodResult]) -> Table | None:
+    """A row for each class, a column for each method; a set shows as marks."""
+    if report.redacted:
+        return None
+    results = [method.result for method in answered if method.result is not None]
+    shown = [
+        n
+        for n in range(len(report.result.counts))
+        if len(report.result.counts) <= _ALL_SHOWN or any(r.counts[n].share for r in results)
+    ]
+    total = report.result.total
+    title = "label shares" if total is None else f"{total} labels"
+    table = Table(title=f"{title} recovered", title_justify="left", title_style="bold")
+    table.add_column("class", no_wrap=True)
+    for method in answered:
+        table.add_column(escape(method.title), justify="right", no_wrap=True)
+    for n in shown:
+        row = report.result.counts[n]
+        name = Text(label(row.index, row.name or "", _LONGEST_NAME))
+        table.add_row(name, *(_found(result.counts[n]) for result in results))
+    notes = ["* in the set of classes found; its count is spread over the set"]
+    hidden = len(report.result.counts) - len(shown)
+    table.caption = "; ".join(
+        [n for n in notes if any(r.gives == SET for r in results)]
+        + [f"{hidden} classes without a label are not shown"] * bool(hidden)
+    )
+    return table
+
+
+def _found(row: ClassCount) -> str:
+    """A count, or a share where K is not known; starred where the class is in the set found."""
+    figure = f"{(row.share or 0.0):.1%}" if row.count is None else str(row.count)
+    return f"{figure}*" if row.present else figure
 
 
 def _counts(report: Report) -> Table | None:
@@ -94,7 +134,8 @@ def _whole(value: int | None) -> str:
 def _title(report: Report) -> str:
     total = report.result.total
     what = "label shares" if total is None else f"{total} labels"
-    return f"{what} recovered by {report.methods[0].method}"
+    method = next(method for method in report.methods if method.result is not None)
+    return f"{what} recovered by {method.method}"
 
 
 def _bar(row: ClassCount, largest: float) -> str:
@@ -112,16 +153,22 @@ def _methods(report: Report) -> Iterator[Table]:
     for method in scored:
         m = method.metrics
         assert m is not None
-        table.add_row(method.method, f"{m.iacc:.4f}", f"{m.cacc:.3f}", f"{m.exact:.3f}")
+        table.add_row(escape(method.title), f"{m.iacc:.4f}", f"{m.cacc:.3f}", f"{m.exact:.3f}")
     floor = scored[0].metrics
     assert floor is not None
-    table.add_row("even guess", f"{floor.floor_iacc:.4f}", f"{floor.floor_cacc:.3f}", "")
+    if UNIFORM not in [method.method for method in scored]:
+        table.add_row("even guess", f"{floor.floor_iacc:.4f}", f"{floor.floor_cacc:.3f}", "")
     yield table
 
 
 def _closing(report: Report) -> Iterator[str]:
     figures = report.diagnostics
-    yield f"status: {escape(report.result.status)}"
+    statuses = [(m.title, m.result.status) for m in report.methods if m.result is not None]
+    for titles, status in _together(statuses):
+        yield escape(f"status: {status}" if len(statuses) == 1 else f"{titles}: {status}")
+    for method in report.methods:
+        if method.refused is not None:
+            yield escape(f"{method.title}: not run: {method.refused}")
     yield "checks: " + ", ".join(
         f"{label} {_figure(figures.get(name))}"
         for label, name in (
@@ -135,10 +182,30 @@ def _closing(report: Report) -> Iterator[str]:
         )
         if figures.get(name) is not None
     )
-    for warning in report.warnings:
-        yield f"[yellow]warning[{warning.code}][/yellow]: {escape(warning.text)}".replace(
-            f"[{warning.code}]", rf"\[{warning.code}]", 1
-        )
+    for warning in _warnings(report):
+        yield f"[yellow]warning\\[{warning.code}][/yellow]: {escape(warning.text)}"
+
+
+def _warnings(report: Report) -> Iterator[Notice]:
+    """The warnings, what is said alike of several methods said once."""
+    of_methods = [w for method in report.methods for w in method.warnings]
+    yield from (w for w in report.warnings if w not in of_methods)
+    said = [
+        (method.title, (w.code, w.text.removeprefix(f"{method.title}: ")))
+        for method in report.methods
+        for w in method.warnings
+    ]
+    for titles, (code, text) in _together(said):
+        named = code == OF_METHOD or len(report.methods) > 1
+        yield Notice(code=code, text=f"{titles}: {text}" if named else text)
+
+
+def _together(said: Sequence[tuple[str, T]]) -> list[tuple[str, T]]:
+    """(name, what) pairs with the names of the same what joined, in order."""
+    names: dict[T, list[str]] = {}
+    for name, what in said:
+        names.setdefault(what, []).append(name)
+    return [(", ".join(listed), what) for what, listed in names.items()]
 
 
 def _figure(value: float | None) -> str:

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlu_cli.batches import draw_batches
 from rlu_cli.errors import InputError
 from rlu_cli.normalisation import Normalisation
-from rlu_cli.simulator.batches import draw_batches
-from rlu_cli.simulator.defences import add_noise, clip_to_norm, send_largest
-from rlu_cli.simulator.descent import descent
+from rlu_cli.schemes.descent import clip_to_norm, descent
+from rlu_cli.simulator.defences import add_noise, send_largest
 from rlu_cli.simulator.gradients import gradients_of
 from rlu_cli.simulator.plan import Plan
 
@@ -59,7 +59,10 @@ def train_client(
     device = parameters[0].device
     batches = draw_batches(len(labels), plan.steps, np.random.default_rng(seed))
     start = copy_state(model) if plan.defence.topk is not None else {}
-    take_step = descent(plan, parameters, constant)
+    local = plan.local
+    take_step = descent(
+        local.optimizer, parameters, plan.recursion, betas=local.betas, constant=constant
+    )
     defend = _defences(plan, seed)
     model.train()
     with seeded(seed, device), gradients_of(model, parameters, plan) as gradient_of:

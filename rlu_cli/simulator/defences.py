@@ -68,16 +68,6 @@ class Defence:
         return [sentence for sentence, holds in cases.items() if holds]
 
 
-def clip_to_norm(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
-    """All gradients scaled by one factor, so that their joint norm is at most `limit`.
-
-    As `torch.nn.utils.clip_grad_norm_` does, 1e-6 in the denominator included.
-    """
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
-    factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-    return [gradient * factor for gradient in gradients]
-
-
 def add_noise(
     gradients: Sequence[Tensor], deviation: float, generator: torch.Generator
 ) -> list[Tensor]:

@@ -6,10 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rlu_cli.schemes import TAKES_LAMBDA
+from rlu_cli.schemes.descent import ADAPTIVE, BETAS
 from rlu_cli.settings import KINDS
-
-ADAPTIVE = ("adam", "adamw")
-BETAS = (0.9, 0.999)
 
 
 @dataclass(frozen=True)

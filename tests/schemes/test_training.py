@@ -1,4 +1,4 @@
-"""Settings → a client's recursion, or the reason why it has none."""
+"""Settings → a client's training, and the reason why it is not linear in its gradients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlu_cli.errors import UsageError
-from rlu_cli.training import describe_training
+from rlu_cli.training import describe_training, refuse_nonlinear
 
 DEFAULTS: dict[str, Any] = {
     "scheme": "fedavg",
@@ -37,14 +37,48 @@ def test_settings_reach_the_recursion():
     "given", [{"optimizer": "adam"}, {"optimizer": "adamw"}, {"clip": 1.0}], ids=str
 )
 def test_clients_that_are_not_linear_are_refused_with_a_reason(given):
+    training = _describe(**given, weight_decay=0.1)
+    assert training.recursion == _describe(weight_decay=0.1).recursion
     with pytest.raises(UsageError) as error:
-        _describe(**given)
+        refuse_nonlinear(training)
     assert error.value.code == "E108"
     assert "the files do not hold" in error.value.why
+    assert error.value.why == training.nonlinear
+    assert next(iter(given)) in error.value.message or given["optimizer"] in error.value.message
+    assert "--method ramakrishna-dan-virtual" in error.value.hint
+
+
+def test_both_reasons_are_named():
+    reasons = _describe(optimizer="adam", clip=1.0).nonlinear
+    assert "Adam" in reasons
+    assert "clipping" in reasons
+
+
+@pytest.mark.parametrize("given", [{}, {"clip": 0.0}, {"momentum": 0.9}], ids=str)
+def test_clients_that_take_sgd_steps_are_linear(given):
+    training = _describe(**given)
+    assert training.nonlinear is None
+    assert training.clip is None
+    refuse_nonlinear(training)
+
+
+def test_settings_of_the_optimiser_are_kept():
+    training = _describe(optimizer="adamw", betas=(0.8, 0.95), clip=2.0, weight_decay=0.1)
+    assert (training.optimizer, training.betas, training.clip) == ("adamw", (0.8, 0.95), 2.0)
+    assert training.recursion.decay == 0.1
+    assert _describe(optimizer="adam").betas == (0.9, 0.999)
 
 
 @pytest.mark.parametrize(
-    "given", [{"lambda": 0.5}, {"nesterov": True}, {"drop_last": True}], ids=str
+    "given",
+    [
+        {"lambda": 0.5},
+        {"nesterov": True},
+        {"drop_last": True},
+        {"betas": (0.8, 0.9)},
+        {"optimizer": "adam", "momentum": 0.9},
+    ],
+    ids=str,
 )
 def test_settings_that_contradict_each_other(given):
     with pytest.raises(UsageError) as error:

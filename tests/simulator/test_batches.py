@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlu_cli.simulator.batches import draw_batches
+from rlu_cli.batches import draw_batches
 from rlu_cli.simulator.local import Local
 from rlu_cli.simulator.plan import Plan
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from rlu_cli.normalisation import PRESETS
 from rlu_cli.schemes import Bundle
+from rlu_cli.schemes.descent import clip_to_norm, descent
 from rlu_cli.simulator.client import seeded, train_client
-from rlu_cli.simulator.defences import clip_to_norm
-from rlu_cli.simulator.descent import descent
 from rlu_cli.simulator.digits import draw_digits
 from rlu_cli.simulator.local import Local
 from rlu_cli.simulator.plan import Plan
@@ -46,7 +45,7 @@ def test_sgd_takes_pytorchs_steps(
     local = Local(momentum=momentum, nesterov=nesterov, weight_decay=decay, lr_schedule=schedule)
     plan = Plan(lr=0.1, epochs=STEPS, local=local)
     ours, theirs = _parameters(), _parameters()
-    take_step = descent(plan, ours, None)
+    take_step = descent("sgd", ours, plan.recursion)
     settings = {"momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
     optimiser = torch.optim.SGD(theirs, lr=0.1, **settings)
     for index, gradients in enumerate(_gradients()):
@@ -68,7 +67,8 @@ def test_adam_sees_the_gradient_with_pull_and_constant(
     plan = Plan(lr=0.1, epochs=STEPS, local=local)
     ours, theirs, constant = _parameters(), _parameters(), _parameters(7)
     origin = [p.detach().clone() for p in theirs]
-    take_step = descent(plan, ours, Bundle(p.detach() for p in constant))
+    added = Bundle(p.detach() for p in constant)
+    take_step = descent(name, ours, plan.recursion, betas=betas, constant=added)
     optimiser = kind(theirs, lr=0.1, betas=betas, weight_decay=decay)
     for index, gradients in enumerate(_gradients()):
         take_step(index, gradients)

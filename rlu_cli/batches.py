@@ -18,7 +18,7 @@ def draw_batches(count: int, steps: Steps, rng: np.random.Generator) -> list[NDA
     It goes through them in shuffled order and shuffles anew when they run out, within a batch too;
     with full passes over its samples, at the start of every pass.
     """
-    assert steps.batch_sizes is not None, "a simulated client's batches have a size"
+    assert steps.batch_sizes is not None, "batches are drawn in sizes that are known"
     one_pass = steps.batch_sizes[: steps.steps // steps.passes]
     return [batch for _ in range(steps.passes) for batch in _shuffled(count, one_pass, rng)]
 

@@ -1,0 +1,36 @@
+"""Dimitrov et al., "Data leakage in federated averaging", TMLR 2022, arXiv 2206.12395."""
+
+from __future__ import annotations
+
+from rlu_cli.attacks.answer import mean_of, shared
+from rlu_cli.attacks.method import Method
+from rlu_cli.numerics.output_means import embedding_sums, probabilities
+from rlu_cli.types import Evidence, Recovery
+
+
+def dimitrov(evidence: Evidence) -> Recovery:
+    """ZLG's counts at every step, p̄ and Ō interpolated between both ends of the round.
+
+    N_c = Σ_τ |B| (p̄_c^τ - Σ_l G_W[c, l] / Ō^τ), step τ standing τ/m of the way.
+    """
+    rows = evidence.gradient.weight.sum(1)
+    start, end = (
+        (probabilities(seen).mean(0), embedding_sums(seen).mean())
+        for seen in (evidence.before, evidence.after)
+    )
+    found = []
+    for step in range(evidence.steps):
+        way = step / evidence.steps
+        confidence, size = ((1 - way) * a + way * b for a, b in zip(start, end, strict=True))
+        found.append(confidence - rows / size)
+    return shared(evidence, mean_of(found))
+
+
+METHOD = Method(
+    title="Dimitrov",
+    paper="Dimitrov et al. 2022, arXiv 2206.12395",
+    build=lambda options: dimitrov,
+    any_activation=False,
+    trained=False,
+    auxiliary=True,
+)

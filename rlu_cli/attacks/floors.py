@@ -1,0 +1,36 @@
+"""Floors: what a guess scores that does not look at the update."""
+
+from __future__ import annotations
+
+import torch
+
+from rlu_cli.attacks.answer import shared
+from rlu_cli.attacks.method import Method
+from rlu_cli.types import Evidence, Recovery
+
+
+def uniform(evidence: Evidence) -> Recovery:
+    """K labels spread evenly over the classes."""
+    return shared(evidence, torch.ones(evidence.classes))
+
+
+def prior(evidence: Evidence) -> Recovery:
+    """K labels in the shares of the auxiliary images."""
+    return shared(
+        evidence, torch.bincount(evidence.before.labels.cpu(), minlength=evidence.classes)
+    )
+
+
+UNIFORM = Method(
+    title="even guess",
+    paper="floor",
+    build=lambda options: uniform,
+    any_optimiser=True,
+)
+PRIOR = Method(
+    title="auxiliary shares",
+    paper="floor",
+    build=lambda options: prior,
+    auxiliary=True,
+    any_optimiser=True,
+)

@@ -1,0 +1,34 @@
+"""GradInversion's label restoration: Yin et al., "See through gradients", CVPR 2021, Eq. 8."""
+
+from __future__ import annotations
+
+import torch
+
+from rlu_cli.attacks.answer import labels_to_give, present_only
+from rlu_cli.attacks.method import SET, Method
+from rlu_cli.types import Evidence, Recovery
+
+
+def gradinversion(evidence: Evidence) -> Recovery:
+    """The K classes of smallest s_c = min_l G_W[c, l], all labels distinct (Eq. 8).
+
+    Where there are more labels than classes they cannot be distinct: then {c : s_c < 0}.
+    """
+    smallest = evidence.gradient.weight.amin(1)  # (N,)
+    total = labels_to_give(evidence)
+    if total > evidence.classes:
+        return present_only(evidence, smallest < 0)
+    present = torch.zeros(evidence.classes, dtype=torch.bool)
+    present[smallest.argsort(stable=True)[:total]] = True
+    return present_only(evidence, present)
+
+
+METHOD = Method(
+    title="GI",
+    paper="Yin et al. 2021, arXiv 2104.07586",
+    build=lambda options: gradinversion,
+    gives=SET,
+    repeated=False,
+    any_activation=False,
+    several_steps=False,
+)

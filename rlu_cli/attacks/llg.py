@@ -1,0 +1,96 @@
+"""LLG, LLG* and LLG+: Wainakh et al., "User-level label leakage from gradients", 2105.09369."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlu_cli.attacks.answer import counted, dummy_ends, ends, labels_to_give, mean_of
+from rlu_cli.attacks.method import DUMMIES, Method
+from rlu_cli.numerics.greedy import two_stages
+from rlu_cli.numerics.output_means import class_gradient_sums, embedding_sums, probabilities
+from rlu_cli.types import Evidence, Outputs, Recovery
+
+
+def llg(evidence: Evidence) -> Recovery:
+    """Labels by the size of negative gradients: g_c = Σ_l G_W[c, l], offset 0.
+
+    One label lowers g by the impact i = (1/K)(1 + 1/N) Σ_{g_c < 0} g_c.
+    """
+    sums = evidence.gradient.weight.sum(1)
+    own = float(sums.clamp(max=0).sum())
+    return _greedy(evidence, sums, own, torch.zeros_like(sums))
+
+
+def llg_star(evidence: Evidence) -> Recovery:
+    """LLG with impact and offset measured on dummy images (black, white, random), no data.
+
+    A dummy image may carry any label: the gradient of a batch of class c alone has the row sums
+    Σ_l ∇W[j, l] = mean (p_j - [j = c]) Σ_l e_l over the dummies.
+    """
+    own, offset = zip(*(_of_dummies(seen) for seen in dummy_ends(evidence)), strict=True)
+    sums = evidence.gradient.weight.sum(1)
+    return _greedy(evidence, sums, float(mean_of(list(own))), mean_of(list(offset)))
+
+
+def llg_plus(evidence: Evidence) -> Recovery:
+    """LLG with impact and offset measured on auxiliary images, a batch of each class.
+
+    i = (1 + 1/N) mean_c gᶜ_c / K and s_j = mean_{c≠j} gᶜ_j, over several steps the mean of both
+    ends of the round; all in units of the mean gradient.
+
+    Paper note: the code released with RLU scores cAcc against the last batch alone; here every
+    method answers for the whole round.
+    """
+    own, offset = zip(*(_of_classes(seen) for seen in ends(evidence)), strict=True)
+    sums = evidence.gradient.weight.sum(1)
+    return _greedy(evidence, sums, float(mean_of(list(own))), mean_of(list(offset)))
+
+
+def _of_classes(seen: Outputs) -> tuple[Tensor, Tensor]:
+    """mean_c gᶜ_c, and the offset s (N,) of each class by the batches of the others."""
+    sums = class_gradient_sums(seen)
+    own = sums.diagonal()
+    return own.mean(), (sums.sum(0) - own) / (len(sums) - 1)
+
+
+def _of_dummies(seen: Outputs) -> tuple[Tensor, Tensor]:
+    sums = embedding_sums(seen)
+    confident = (probabilities(seen) * sums[:, None]).mean(0)
+    return confident.mean() - sums.mean(), confident
+
+
+def _greedy(evidence: Evidence, sums: Tensor, own: float, offset: Tensor) -> Recovery:
+    """The two stages: a label to each class that is negative before the offset, then the rest.
+
+    own  sum or mean of the gradients that K labels make together, negative
+    """
+    classes, total = len(sums), labels_to_give(evidence)
+    impact = (1 + 1 / classes) * own / total
+    rises = torch.full_like(sums, -impact)
+    counts = two_stages(sums - offset, sums < 0, rises, total)
+    return counted(evidence, counts, impact=impact)
+
+
+_PAPER = "Wainakh et al. 2022, arXiv 2105.09369"
+LLG = Method(
+    title="LLG",
+    paper=_PAPER,
+    build=lambda options: llg,
+    any_activation=False,
+    several_steps=False,
+)
+LLG_STAR = Method(
+    title="LLG*",
+    paper=_PAPER,
+    build=lambda options: llg_star,
+    any_activation=False,
+    needs=frozenset({DUMMIES}),
+)
+LLG_PLUS = Method(
+    title="LLG+",
+    paper=_PAPER,
+    build=lambda options: llg_plus,
+    any_activation=False,
+    auxiliary=True,
+)

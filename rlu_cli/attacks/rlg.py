@@ -1,0 +1,73 @@
+"""RLG: Dang et al., "Revealing and protecting labels in distributed training", NeurIPS 2021."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linprog
+from torch import Tensor
+
+from rlu_cli.attacks.answer import labels_to_give, present_only
+from rlu_cli.attacks.method import SET, Method
+from rlu_cli.types import Evidence, Recovery
+
+_MARGIN = 1e-6  # of r · v_c, with |r_i| ≤ 1, that the solver's tolerance does not explain
+_RANK = 1e-5  # of the largest singular value: what float32 checkpoints leave
+
+
+def rlg(evidence: Evidence) -> Recovery:
+    """The classes that a linear functional tells apart from all others.
+
+    G_Wᵀ = P Σ V with V (k, N) orthonormal, k the smaller of the batch and the numerical rank. Class
+    c is present iff some r has r · v_c < 0 and r · v_j ≥ 0 for all j ≠ c: a linear programme per
+    class, bounded here by |r_i| ≤ 1.
+
+    It tells classes apart only while the batch is smaller than N and the rank below N - 1: the
+    columns of ΔW sum to zero, so that a gradient of rank N - 1 separates every class.
+    """
+    directions, rank = _row_space(evidence.gradient.weight, labels_to_give(evidence))
+    classes = evidence.classes
+    if rank >= classes - 1:
+        everything = torch.ones(classes, dtype=torch.bool)
+        return present_only(
+            evidence,
+            everything,
+            rank=rank,
+            notes=(
+                f"the update has rank {rank} of at most {classes - 1}: every class is separable, "
+                "so that it tells nothing about which are there",
+            ),
+        )
+    present = [_separable(directions, c) for c in range(classes)]
+    return present_only(evidence, torch.tensor(present), rank=rank)
+
+
+def _row_space(weight: Tensor, labels: int) -> tuple[NDArray[np.float64], int]:
+    """V (k, N) of G_Wᵀ = P Σ V, and the numerical rank."""
+    left, singular, _ = torch.linalg.svd(weight, full_matrices=False)
+    rank = int((singular > _RANK * singular[0]).sum())
+    return left[:, : min(labels, rank)].T.numpy(), rank
+
+
+def _separable(directions: NDArray[np.float64], label: int) -> bool:
+    """Whether some r has r · v_c < 0 and r · v_j ≥ 0 for every other class j."""
+    columns = directions.T  # (N, k)
+    others = np.delete(columns, label, axis=0)
+    found = linprog(
+        columns[label],
+        A_ub=-others,
+        b_ub=np.zeros(len(others)),
+        bounds=(-1, 1),
+        method="highs",
+    )
+    return found.fun is not None and found.fun < -_MARGIN
+
+
+METHOD = Method(
+    title="RLG",
+    paper="Dang et al. 2021, NeurIPS 34",
+    build=lambda options: rlg,
+    gives=SET,
+    repeated=False,
+)
