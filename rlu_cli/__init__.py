@@ -4,12 +4,13 @@ The package reads as the pipeline runs (imports go down this list only):
 
     cli, commands                the command line; the only ones that print and exit
     reports                      a finding → text
+    experiments                  the paper's tables and figures
     pipeline, simulator          one case → one finding; labelled federations on disk
     diagnostics                  figures that need no truth
     cases                        flags and files → a case
-    matching                     which architecture, activation and scaling
+    matching, virtual            which architecture, activation and scaling; virtual clients
     observe                      two checkpoints + images → evidence
-    auxiliary, history, training
+    auxiliary, history, training, batches
     steps
     settings, scoring, truth
     attacks | schemes | checkpoints | models | datasets      families; none imports another

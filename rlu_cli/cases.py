@@ -123,17 +123,7 @@ def build_case(
         _refuse_bare_head(pair[0], layer)
     found = readings(pair[0], value("model"), value("model_args") or {}, value("normalize"))
     auxiliary = _auxiliary(aux, pair[0], layer, found[0], value, strict=strict)
-    named = value("truth")
-    truth_path = Path(named) if named else _truth_beside(local_path)
-    truth, notes = None, []
-    if truth_path is not None:
-        try:
-            truth = load_truth(truth_path, auxiliary.class_names, training.plan.total)
-        except RluError as unfit:
-            if named:
-                raise
-            notes.append(f"not scored: {unfit.message}")
-            truth_path = None
+    truth, truth_path, notes = _truth(value("truth"), local_path, auxiliary, training.plan)
     return Case(
         pair=pair,
         layer=layer,
@@ -145,8 +135,23 @@ def build_case(
         auxiliary=auxiliary,
         truth=truth,
         truth_path=truth_path,
-        notes=tuple(notes),
+        notes=notes,
     )
+
+
+def _truth(
+    named: str | None, local: Path, auxiliary: Auxiliary, plan: Plan
+) -> tuple[Tensor | None, Path | None, tuple[str, ...]]:
+    """The true counts and where they stand; what was found unasked and does not fit is a note."""
+    path = Path(named) if named else _truth_beside(local)
+    if path is None:
+        return None, None, ()
+    try:
+        return load_truth(path, auxiliary.class_names, plan.total), path, ()
+    except RluError as unfit:
+        if named:
+            raise
+        return None, None, (f"not scored: {unfit.message}",)
 
 
 def _refuse_bare_head(checkpoint: Checkpoint, layer: str) -> None:

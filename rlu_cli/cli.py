@@ -12,6 +12,7 @@ from rlu_cli import __version__
 from rlu_cli.commands.attack import attack
 from rlu_cli.commands.doctor import doctor
 from rlu_cli.commands.inspect import inspect
+from rlu_cli.commands.methods import methods
 from rlu_cli.commands.models import models
 from rlu_cli.commands.schemes import schemes
 from rlu_cli.commands.simulate import simulate
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (attack, inspect, simulate, models, schemes, doctor):
+for command in (attack, inspect, simulate, methods, models, schemes, doctor):
     app.command()(command)
 
 

@@ -152,7 +152,7 @@ def _run(model: nn.Module, images: Tensor, order: Tensor, view: View) -> tuple[T
     rows: list[tuple[Tensor, Tensor]] = []
     try:
         # What a user's own model prints must not end up in the report.
-        with redirect_stdout(sys.stderr), torch.inference_mode(), _seeded_dropout(model, view):
+        with redirect_stdout(sys.stderr), torch.inference_mode(), seeded_dropout(model, view):
             for batch in _batches(order, view):
                 seen.clear()
                 model(view.normalise(images[batch].to(view.device)))
@@ -211,7 +211,7 @@ _CHANNEL_DROPOUT = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 @contextmanager
-def _seeded_dropout(model: nn.Module, view: View) -> Iterator[None]:
+def seeded_dropout(model: nn.Module, view: View) -> Iterator[None]:
     """Draw dropout masks on the CPU from the seed, so that every device and both models agree."""
     generator = torch.Generator().manual_seed(view.seed)
 

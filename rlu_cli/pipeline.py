@@ -216,6 +216,8 @@ def _on_request(
     if VIRTUAL in asked:
         trained = class_updates(model, case.pair[0], case.auxiliary, case.training, view, say=say)
         ends = evidence.before, evidence.after
+        if not evidence.biased:  # a bias that did not move is read from the weights, here too
+            trained = [replace(head, bias=None) for head in trained]
         rows = [with_bias(head, *ends).bias for head in trained]
         evidence = replace(evidence, virtual=torch.stack([row for row in rows if row is not None]))
     return evidence

@@ -22,7 +22,7 @@ from rlu_cli.batches import draw_batches
 from rlu_cli.checkpoints import read_head
 from rlu_cli.errors import InputError, printable
 from rlu_cli.models import load_weights
-from rlu_cli.observe import View, _seeded_dropout
+from rlu_cli.observe import View, seeded_dropout
 from rlu_cli.schemes import drift_weights
 from rlu_cli.schemes.descent import clip_to_norm, descent
 from rlu_cli.training import Training
@@ -96,7 +96,7 @@ def train_virtual(
     model.to(view.device).train(view.training)
     try:
         # What a user's own model prints must not end up in the report.
-        with redirect_stdout(sys.stderr), _seeded_dropout(model, view):
+        with redirect_stdout(sys.stderr), seeded_dropout(model, view):
             _take_steps(model, auxiliary, batches, training, view)
         return {name: v.detach().cpu().clone() for name, v in model.state_dict().items()}
     except InputError:
@@ -121,12 +121,11 @@ def _take_steps(
             loss = functional.cross_entropy(
                 logits_of(images), targets, label_smoothing=training.smoothing
             )
-            _require_finite(loss.detach())
             gradients = torch.autograd.grad(
                 loss, parameters, allow_unused=True, materialize_grads=True
             )
             take_step(index, _clipped(gradients, training.clip))
-    _require_finite(*(parameter.detach() for parameter in parameters))
+    _require_finite(parameters)
 
 
 def _clipped(gradients: Sequence[Tensor], limit: float | None) -> Sequence[Tensor]:
@@ -153,11 +152,11 @@ def _logits(model: nn.Module, layer: str) -> Iterator[Callable[[Tensor], Tensor]
         hook.remove()
 
 
-def _require_finite(*values: Tensor) -> None:
-    if not all(bool(torch.isfinite(value).all()) for value in values):
+def _require_finite(parameters: Sequence[Tensor]) -> None:
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
         raise InputError(
             "E207",
-            "the training of a virtual client diverged: it is no longer finite",
+            "the training of a virtual client diverged: its weights are not finite",
             why="it takes the client's steps on auxiliary images, from the global checkpoint",
             hint="check --lr, --optimizer and --normalize, or leave out the methods that train "
             "virtual clients (`rlu methods`)",

@@ -20,11 +20,11 @@ CAPABILITIES = {
     "any\nopti-\nmiser": "any_optimiser",
 }
 LEGEND = """\
-gives   counts of every class, or the set of classes that are there
-made    batch to trained model are the columns of Table 7 of the paper on RLU; outside of
-for     what it was made for a method runs and warns, or refuses with the reason
-needs   images: labelled auxiliary images; dummies: images made up, black, white and random;
-        virtual: clients of a single class, simulated from auxiliary images"""
+gives  counts of every class, or the set of classes that are there
+batch to trained model: the columns of Table 7 of the paper on RLU. Outside of
+       what it was made for a method runs and warns, or refuses with the reason.
+needs  images: labelled auxiliary images; dummies: black, white and random ones;
+       virtual: clients of a single class, simulated on the auxiliary images"""
 
 
 def methods() -> None:
@@ -38,8 +38,9 @@ def methods() -> None:
     if not console.is_terminal:
         console.width = 200  # a pipe has no width of its own: never wrap
     with console.capture() as shown:
-        for part in (_capabilities(ATTACKS), LEGEND, _papers(ATTACKS)):
-            console.print(part, end="\n" if part is LEGEND else "\n\n", soft_wrap=part is LEGEND)
+        console.print(_capabilities(ATTACKS))
+        console.print(f"\n{LEGEND}\n", soft_wrap=True)
+        console.print(_papers(ATTACKS))
     write_report(shown.get(), None)
 
 
@@ -64,6 +65,6 @@ def _table(*headings: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(*headings, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = Table(*headings, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.columns[0].no_wrap = True
     return table
