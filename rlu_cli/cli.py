@@ -14,6 +14,7 @@ from rlu_cli.commands.doctor import doctor
 from rlu_cli.commands.inspect import inspect
 from rlu_cli.commands.methods import methods
 from rlu_cli.commands.models import models
+from rlu_cli.commands.reproduce import reproduce
 from rlu_cli.commands.schemes import schemes
 from rlu_cli.commands.simulate import simulate
 from rlu_cli.errors import Exit, RluError
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (attack, inspect, simulate, methods, models, schemes, doctor):
+for command in (attack, inspect, simulate, reproduce, methods, models, schemes, doctor):
     app.command()(command)
 
 

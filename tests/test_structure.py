@@ -18,7 +18,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("commands",),
-    ("reports",),
+    ("experiments", "reports"),
     ("pipeline", "simulator"),
     ("diagnostics",),
     ("cases",),
@@ -37,7 +37,7 @@ RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 
 SHOWS = {"__main__", "cli", "commands"}
 CHOOSES_DEVICE = {"observe", "commands"}
-TOUCHES_DISK = {"checkpoints", "datasets", "models", "simulator", "commands"} | {
+TOUCHES_DISK = {"experiments", "checkpoints", "datasets", "models", "simulator", "commands"} | {
     "cases",
     "settings",
     "truth",

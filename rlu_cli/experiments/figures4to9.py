@@ -1,0 +1,193 @@
+"""Figures 4 to 9: logits of the training images against a normal distribution (Assumption 3.1)."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rlu_cli.errors import printable
+from rlu_cli.experiments.cell import Cell, chosen
+from rlu_cli.experiments.images import Source, wanted
+from rlu_cli.experiments.lab import Lab
+from rlu_cli.experiments.logit_panels import BINS, Panel, all_distances, draw_panels, panels
+from rlu_cli.experiments.scale import Scale
+from rlu_cli.experiments.setup import Setup, usual
+from rlu_cli.experiments.target import Nothing
+from rlu_cli.experiments.training_logits import training_logits
+from rlu_cli.experiments.write import caption, markdown_table, write_csv, write_text
+from rlu_cli.simulator.partition_plot import require_matplotlib
+
+TRIAL = 0.4  # training accuracy at the scale of a trial, soon reached and of one run for all
+LILLIEFORS = 0.89  # KS of n draws from a normal stays below this over √n, 19 times of 20
+EXPLAINED = (
+    f"Each histogram: logit j of every training image of class n, in {BINS} bins, under the global "
+    "model in the mode its clients train in; the line is the normal of the same mean and standard "
+    "deviation. Classes count from 0. *KS*: Kolmogorov-Smirnov distance between the two, 0 for a "
+    f"perfect fit. *by chance*: as many draws from a normal stay below it 19 times of 20 "
+    f"({LILLIEFORS}/√n, Lilliefors)."
+)
+PAPER = {
+    False: "The paper (B.3): means are close to 0 regardless of their sign.",
+    True: "The paper (B.3): with training the means of j = n grow to larger positive values, those "
+    "of j ≠ n fall to negative ones.",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one figure shows: a data set, the global model's training accuracy, the round it is."""
+
+    dataset: str
+    accuracy: float | None
+    round: int
+
+
+FIGURES: Mapping[str, Shown] = {
+    "figure4": Shown("SVHN", None, 0),
+    "figure5": Shown("SVHN", 0.68, 4),
+    "figure6": Shown("SVHN", 0.83, 9),
+    "figure7": Shown("CIFAR10", None, 0),
+    "figure8": Shown("CIFAR10", 0.80, 20),
+    "figure9": Shown("CIFAR10", 0.95, 40),
+}
+
+
+def setup_of(shown: Shown, scale: Scale) -> Setup:
+    """The federation whose global model of round 0 is looked at (B.2), as the scale has it.
+
+    Below full scale trained VGG-16 is the quarter-width one, whose training is short.
+    """
+    accuracy = TRIAL if shown.accuracy is not None and scale.trial else shown.accuracy
+    if accuracy is None or shown.dataset == "SVHN":
+        return scale.fitted(usual(shown.dataset, pretrain=accuracy))
+    model = "vgg16" if scale.name == "full" else "vgg16q"
+    return scale.fitted(usual(shown.dataset, model=model, lr=0.05, pretrain=accuracy))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen.
+
+    reached    training accuracy of the global model, None where it is untrained
+    images     all training images
+    panels     the six of the figure
+    distances  KS of every pair of classes
+    """
+
+    name: str
+    source: Source
+    setup: Setup
+    reached: float | None
+    images: int
+    class_names: tuple[str, ...]
+    panels: Sequence[Panel]
+    distances: Sequence[float]
+
+    @property
+    def stage(self) -> str:
+        if self.reached is None:
+            return "untrained"
+        return f"pretrained in one place to {self.reached:.1%} training accuracy"
+
+    @property
+    def heading(self) -> str:
+        return f"{self.source.label}; {self.setup.title}, {self.setup.act}, {self.stage}"
+
+
+def run(lab: Lab, name: str) -> list[Path]:
+    """Draw the figure; write its normality figures as a table and a CSV."""
+    require_matplotlib(name)
+    shown = FIGURES[name]
+    setup = setup_of(shown, lab.scale)
+    stage = "untrained" if shown.accuracy is None else f"p{shown.accuracy:g}"
+    if not chosen([Cell(f"{shown.dataset}-{setup.model}-{stage}", setup)], lab.only, None):
+        raise Nothing("no row fits --only")
+    source = lab.source(shown.dataset)
+    if source is None:
+        raise Nothing(f"no {wanted(shown.dataset)} in {lab.data}")
+    lab.watch.expect(1)
+    look = _look(lab, name, source, setup)
+    picture = lab.out / f"{name}.png"
+    draw_panels(look.panels, look.heading, picture)
+    lab.watch.done(f"{name}: drawn")
+    return [
+        write_text(lab.out / f"{name}.md", _markdown(lab, look)),
+        write_csv(lab.out / f"{name}.csv", _lines(look)),
+        picture,
+    ]
+
+
+def _look(lab: Lab, name: str, source: Source, setup: Setup) -> Look:
+    simulation = lab.train(setup, source, (0,))
+    lab.watch.say(f"{name}: logits of the training images")
+    logits = training_logits(simulation)
+    return Look(
+        name=name,
+        source=source,
+        setup=setup,
+        reached=(simulation.run.noted("pretrain") or {}).get("reached"),
+        images=len(logits.labels),
+        class_names=simulation.federation.holding.class_names,
+        panels=panels(logits),
+        distances=all_distances(logits),
+    )
+
+
+def _markdown(lab: Lab, look: Look) -> str:
+    shown = FIGURES[look.name]
+    header = ["panel", "n", "j", "images", "mean", "sd", "skewness", "excess kurtosis", "KS"]
+    parts = [
+        f"# Figure {look.name.removeprefix('figure')}: logits against a normal distribution",
+        f"![histograms]({look.name}.png)",
+        f"{look.heading}; {look.images:,} training images, batches of {look.setup.batch}.",
+        caption(lab, [date.today().isoformat()]),
+        EXPLAINED,
+        markdown_table([*header, "by chance"], [_row(look, panel) for panel in look.panels]),
+        f"KS of all {len(look.distances)} pairs of n and j: median "
+        f"{statistics.median(look.distances):.3f}, largest {max(look.distances):.3f}.",
+        f"{_printed_stage(shown)} {PAPER[shown.accuracy is not None]}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _printed_stage(shown: Shown) -> str:
+    at = "untrained" if shown.accuracy is None else f"at {shown.accuracy:.0%} training accuracy"
+    return f"The paper's figure: {shown.dataset}, global round {shown.round}, {at}."
+
+
+def _row(look: Look, panel: Panel) -> list[str]:
+    fit, images = panel.fit, len(panel.values)
+    classes = [_named(look, index) for index in (panel.true, panel.component)]
+    normal = [f"{figure:.3g}" for figure in (fit.mean, fit.sd)]  # of any size
+    figures = (fit.skewness, fit.kurtosis, fit.distance, LILLIEFORS / math.sqrt(images))
+    return [panel.letter, *classes, str(images), *normal, *(f"{f:.3f}" for f in figures)]
+
+
+def _named(look: Look, index: int) -> str:
+    """A class by number, and by name where that is another."""
+    name = printable(look.class_names[index], 40)
+    return str(index) if name == str(index) else f"{index} ({name})"
+
+
+def _lines(look: Look) -> list[dict[str, Any]]:
+    return [
+        {
+            "figure": look.name,
+            "dataset": look.setup.dataset,
+            "images": look.source.label,
+            "model": look.setup.title,
+            "activation": look.setup.act,
+            "train_accuracy": look.reached,
+            "panel": panel.letter,
+            "n": panel.true,
+            "j": panel.component,
+            "images_of_n": len(panel.values),
+            **asdict(panel.fit),
+        }
+        for panel in look.panels
+    ]
