@@ -8,9 +8,9 @@ The package reads as the pipeline runs (imports go down this list only):
     pipeline, simulator          one case → one finding; labelled federations on disk
     diagnostics                  figures that need no truth
     cases                        flags and files → a case
-    matching, virtual            which architecture, activation and scaling; virtual clients
+    matching, line, virtual      which architecture fits; the line between both; virtual clients
     observe                      two checkpoints + images → evidence
-    auxiliary, history, training, batches
+    auxiliary, history, training, batches, batch_statistics
     steps
     settings, scoring, truth
     attacks | schemes | checkpoints | models | datasets      families; none imports another

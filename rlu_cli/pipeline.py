@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlu_cli.attacks import ATTACKS, DUMMIES, VIRTUAL, Options, concerns
+from rlu_cli.attacks import ATTACKS, DUMMIES, LINE, VIRTUAL, Options, concerns
 from rlu_cli.auxiliary import dummy_auxiliary, is_noise
 from rlu_cli.cases import Case
 from rlu_cli.checkpoints import read_head
@@ -23,6 +23,7 @@ from rlu_cli.diagnostics import (
     update_warnings,
 )
 from rlu_cli.errors import InputError, UsageError
+from rlu_cli.line import look_along
 from rlu_cli.matching import Reading, choose
 from rlu_cli.normalisation import AUTO, PRESETS, parse_normalisation
 from rlu_cli.observe import (
@@ -213,6 +214,10 @@ def _on_request(
     if DUMMIES in asked:
         dummies = dummy_auxiliary(case.auxiliary, case.value("seed"))
         evidence = replace(evidence, dummies=view_pair(model, case.pair, dummies, view))
+    if LINE in asked:
+        steps, ends = evidence.steps, (evidence.before, evidence.after)
+        line = look_along(model, case.pair, case.auxiliary, view, steps=steps, ends=ends)
+        evidence = replace(evidence, line=line)
     if VIRTUAL in asked:
         trained = class_updates(model, case.pair[0], case.auxiliary, case.training, view, say=say)
         ends = evidence.before, evidence.after

@@ -113,6 +113,41 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class BatchMean:
+    """What one BatchNorm layer's buffers tell of the client's batches, and the images' own inputs.
+
+    layer     name of the module
+    mean      (C,) Σ_i weights[i] × mean input of batch i, from the running means of both files
+    weights   (m',) of the layer's m' passes, summing to 1
+    rounding  (C,) standard deviation of what the files' precision leaves of `mean` uncertain
+    inputs    at each point of the line (A, C): mean over space of the layer's input for each image
+    """
+
+    layer: str
+    mean: Tensor
+    weights: Tensor
+    rounding: Tensor
+    inputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """The images seen from points θ_g + s (θ_c - θ_g) of the straight line through the round.
+
+    points   s from 0 to 1, increasing; 0 alone for a single step
+    outputs  one Outputs a point, their rows alike
+    means    the last BatchNorm layers whose buffers tell of the client's batches, input to output;
+             the outputs are then those under the client's own batch statistics
+    notes    why there are none, in sentences
+    """
+
+    points: tuple[float, ...]
+    outputs: tuple[Outputs, ...]
+    means: tuple[BatchMean, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Drift:
     """The part of every state of a round that no gradient of it made.
 
@@ -154,6 +189,7 @@ class Evidence:
     passes       full passes over the same samples, each with the same labels; 1 where unknown
     dummies      on request, both models' Outputs for dummy images, their labels telling the kind:
                  0 black, 1 white, 2 random
+    line         on request, the images seen from points between both models
     virtual      on request, (N, N): row c is Δb + h of a virtual client that holds class c alone
     """
 
@@ -169,6 +205,7 @@ class Evidence:
     smoothing: float = 0.0
     passes: int = 1
     dummies: tuple[Outputs, Outputs] | None = None
+    line: Line | None = None
     virtual: Tensor | None = None
 
     @property

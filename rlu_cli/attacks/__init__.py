@@ -6,21 +6,25 @@ from rlu_cli.attacks import (
     dimitrov,
     ebi,
     floors,
+    fusion,
     gradinversion,
     idlg,
     irlg,
     llbg,
     llg,
+    path,
     ramakrishna_dan,
     rlg,
     rlu,
     zlg,
 )
-from rlu_cli.attacks.method import COUNTS, DUMMIES, SET, VIRTUAL, Method, Options, concerns
+from rlu_cli.attacks.method import COUNTS, DUMMIES, LINE, SET, VIRTUAL, Method, Options, concerns
 
 UNIFORM = "uniform"  # the floor below every other method
 ATTACKS: dict[str, Method] = {
     "rlu": rlu.METHOD,
+    "path": path.METHOD,
+    "fusion": fusion.METHOD,
     "idlg": idlg.METHOD,
     "gi": gradinversion.METHOD,
     "rlg": rlg.METHOD,
@@ -43,6 +47,7 @@ __all__ = [
     "ATTACKS",
     "COUNTS",
     "DUMMIES",
+    "LINE",
     "SET",
     "UNIFORM",
     "VIRTUAL",

@@ -59,7 +59,12 @@ def counted(
 
 
 def shared(
-    evidence: Evidence, found: Tensor, *, notes: tuple[str, ...] = (), **figures: Any
+    evidence: Evidence,
+    found: Tensor,
+    status: Status = Status.COMPUTED,
+    *,
+    notes: tuple[str, ...] = (),
+    **figures: Any,
 ) -> Recovery:
     """The answer of a method that ends with real numbers: negatives to 0, largest remainder to K.
 
@@ -70,8 +75,8 @@ def shared(
     even = torch.full_like(positive, 1 / len(positive))
     shares = positive / positive.sum() if told else even
     counts = round_to_total(shares, labels_to_give(evidence))
-    status = Status.COMPUTED if told else Status.UNTOLD
-    return counted(evidence, counts, status, shares=shares, notes=notes, **figures)
+    ended = status if told else Status.UNTOLD
+    return counted(evidence, counts, ended, shares=shares, notes=notes, **figures)
 
 
 def present_only(

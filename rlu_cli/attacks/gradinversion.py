@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rlu_cli.attacks.answer import labels_to_give, present_only
+from rlu_cli.attacks.answer import present_only
 from rlu_cli.attacks.method import SET, Method
 from rlu_cli.types import Evidence, Recovery
 
@@ -12,11 +12,12 @@ from rlu_cli.types import Evidence, Recovery
 def gradinversion(evidence: Evidence) -> Recovery:
     """The K classes of smallest s_c = min_l G_W[c, l], all labels distinct (Eq. 8).
 
-    Where there are more labels than classes they cannot be distinct: then {c : s_c < 0}.
+    Where there are more labels than classes they cannot be distinct, and where |B| is not known
+    nobody knows how many they are: then {c : s_c < 0}.
     """
     smallest = evidence.gradient.weight.amin(1)  # (N,)
-    total = labels_to_give(evidence)
-    if total > evidence.classes:
+    total = evidence.total
+    if total is None or total > evidence.classes:
         return present_only(evidence, smallest < 0)
     present = torch.zeros(evidence.classes, dtype=torch.bool)
     present[smallest.argsort(stable=True)[:total]] = True

@@ -9,7 +9,7 @@ from rlu_cli.numerics.output_means import class_confidence
 from rlu_cli.types import Evidence, Recovery
 
 COUNTS, SET = "counts", "set"
-DUMMIES, VIRTUAL = "dummies", "virtual"  # what a method may ask to be observed besides
+DUMMIES, LINE, VIRTUAL = "dummies", "line", "virtual"  # what may be observed on request
 _TRAINED = 1.5  # own-class confidence over chance, above which a model has learned something
 _NEGATIVE = 1e-3  # share of an embedding's size below zero that rounding does not explain
 
@@ -46,7 +46,7 @@ class Method:
     trained         made for trained models too
     auxiliary       needs labelled images
     any_optimiser   needs no client that is linear in its gradients
-    needs           what must be observed besides: "dummies", "virtual"
+    needs           what must be observed besides: "dummies", "line", "virtual"
     """
 
     title: str

@@ -35,7 +35,7 @@ def virtual_clients(evidence: Evidence) -> Recovery:
     learned = evidence.learned.bias
     assert learned is not None
     found = mixture(evidence.virtual.T, learned)
-    return shared(evidence, found.shares, residual=found.residual)
+    return shared(evidence, found.shares, found.status, residual=found.residual)
 
 
 _PAPER = "Ramakrishna & Dán 2022, AISec"

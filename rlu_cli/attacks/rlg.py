@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from torch import Tensor
 
-from rlu_cli.attacks.answer import labels_to_give, present_only
+from rlu_cli.attacks.answer import present_only
 from rlu_cli.attacks.method import SET, Method
 from rlu_cli.types import Evidence, Recovery
 
@@ -26,7 +26,7 @@ def rlg(evidence: Evidence) -> Recovery:
     It tells classes apart only while the batch is smaller than N and the rank below N - 1: the
     columns of ΔW sum to zero, so that a gradient of rank N - 1 separates every class.
     """
-    directions, rank = _row_space(evidence.gradient.weight, labels_to_give(evidence))
+    directions, rank = _row_space(evidence.gradient.weight, evidence.total)
     classes = evidence.classes
     if rank >= classes - 1:
         everything = torch.ones(classes, dtype=torch.bool)
@@ -39,15 +39,16 @@ def rlg(evidence: Evidence) -> Recovery:
                 "so that it tells nothing about which are there",
             ),
         )
-    present = [_separable(directions, c) for c in range(classes)]
+    present = [rank > 0 and _separable(directions, c) for c in range(classes)]
     return present_only(evidence, torch.tensor(present), rank=rank)
 
 
-def _row_space(weight: Tensor, labels: int) -> tuple[NDArray[np.float64], int]:
-    """V (k, N) of G_Wᵀ = P Σ V, and the numerical rank."""
+def _row_space(weight: Tensor, labels: int | None) -> tuple[NDArray[np.float64], int]:
+    """V (k, N) of G_Wᵀ = P Σ V, and the numerical rank; without |B|, k is the rank."""
     left, singular, _ = torch.linalg.svd(weight, full_matrices=False)
     rank = int((singular > _RANK * singular[0]).sum())
-    return left[:, : min(labels, rank)].T.numpy(), rank
+    kept = rank if labels is None else min(labels, rank)
+    return left[:, :kept].T.numpy(), rank
 
 
 def _separable(directions: NDArray[np.float64], label: int) -> bool:

@@ -24,7 +24,8 @@ gives  counts of every class, or the set of classes that are there
 batch to trained model: the columns of Table 7 of the paper on RLU. Outside of
        what it was made for a method runs and warns, or refuses with the reason.
 needs  images: labelled auxiliary images; dummies: black, white and random ones;
-       virtual: clients of a single class, simulated on the auxiliary images"""
+       virtual: clients of a single class, simulated on the auxiliary images;
+       line: models between the two checkpoints"""
 
 
 def methods() -> None:

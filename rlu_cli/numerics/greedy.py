@@ -27,34 +27,41 @@ def hand_out(values: Tensor, rises: Tensor, total: int) -> Tensor:
         counts[rising] = taken
         left -= int(taken.sum())
     if left:
-        first = torch.where(stuck, values, torch.inf).argmin()
-        counts[first] += left
+        keeper = int(torch.where(stuck, values, torch.inf).argmin())
+        level = torch.nonzero(~stuck[:keeper] & (values + counts * rises <= limit)[:keeper])[:, 0]
+        counts[level[:left]] += 1  # a lower index at the keeper's own value goes before it
+        counts[keeper] += max(0, left - len(level))
     return counts
 
 
 def _lowest(values: Tensor, rises: Tensor, total: int, limit: float) -> Tensor:
     """How many of the `total` lowest terms below `limit` each progression v + k r has, (n,)."""
-    if limit < torch.inf and int(_below(values, rises, limit).sum()) <= total:
-        return _below(values, rises, limit)
+    if limit < torch.inf and int(_below(values, rises, limit, total).sum()) <= total:
+        return _below(values, rises, limit, total)
     low = float(values.min())
     high = min(limit, float((values + rises * total).max()) + 1.0)
     for _ in range(200):  # until no double lies between
         middle = (low + high) / 2
         if middle in (low, high):
             break
-        if int(_below(values, rises, middle).sum()) <= total:
+        if int(_below(values, rises, middle, total).sum()) < total:
             low = middle
         else:
             high = middle
-    counts = _below(values, rises, low)
-    for _ in range(total - int(counts.sum())):  # what is tied at the level
+    # A term at the level may be rounded to either side of it: each class's last is handed out anew.
+    counts = (_below(values, rises, low, total) - 1).clamp_min(0)
+    for _ in range(total - int(counts.sum())):
         counts[(values + counts * rises).argmin()] += 1
     return counts
 
 
-def _below(values: Tensor, rises: Tensor, level: float) -> Tensor:
-    """How many terms of each progression v + k r, k = 0, 1, …, lie below a level, (n,) int64."""
-    return ((level - values) / rises).ceil().clamp_min(0).long()
+def _below(values: Tensor, rises: Tensor, level: float, most: int) -> Tensor:
+    """How many terms of each progression v + k r, k = 0, 1, …, lie below a level, (n,) int64.
+
+    most  where counting ends: the rise of a class the model is sure of is so small that the terms
+          are more than an int64 holds
+    """
+    return ((level - values) / rises).ceil().clamp(0, most).long()
 
 
 def two_stages(values: Tensor, present: Tensor, rises: Tensor, total: int) -> Tensor:

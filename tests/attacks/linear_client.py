@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rlu_cli.observe import with_bias
-from rlu_cli.types import Drift, Evidence, Head, Outputs
+from rlu_cli.types import Drift, Evidence, Head, Line, Outputs
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,13 @@ class World:
         labels = torch.arange(self.classes).repeat_interleave(each)
         return self.features(labels, seed=4), labels
 
+    def dummy_images(self, each: int) -> tuple[Tensor, Tensor]:
+        """Features of images without content: 0 black, 1 white, 2 random."""
+        labels = torch.arange(3).repeat_interleave(each)
+        noise = self.wide * self._normal(len(labels), self.width, seed=5)
+        brightness = torch.tensor([0.2, 1.8, 1.0], dtype=torch.float64)[labels, None]
+        return self._centre * brightness + noise * (labels == 2)[:, None], labels
+
 
 def logits(head: Head, features: Tensor) -> Tensor:
     plain = features @ head.weight.T
@@ -84,34 +91,23 @@ def evidence_of(
     images: int = 80,
     weights: Tensor | None = None,
     drift: Drift | None = None,
+    virtual: bool = False,
 ) -> Evidence:
     """What a server sees of a client whose step τ holds per_step[τ, n] samples of class n.
 
-    head    the global model; untrained when left out
-    images  of each class that the server has
+    head     the global model; untrained when left out
+    images   of each class that the server has
+    virtual  whether the server trains a virtual client of each class
     """
-    steps = len(per_step)
-    weights = plain_weights(steps) if weights is None else weights
+    weights = plain_weights(len(per_step)) if weights is None else weights
     start = world.untrained_head(biased=biased) if head is None else head
-    gradients: list[Head] = []
-
-    def position(state: int) -> Head:
-        head = start
-        for i, gradient in enumerate(gradients):
-            head = head - gradient * (lr * float(weights[state, i]))
-        return head if drift is None else head - drift[state]
-
-    for state in range(steps):
-        labels = torch.repeat_interleave(torch.arange(world.classes), per_step[state])
-        features = world.features(labels, seed=100 + state)
-        error = torch.softmax(logits(position(state), features), 1)
-        error[torch.arange(len(labels)), labels] -= 1
-        bias = error.mean(0) if biased else None
-        gradients.append(Head(error.T @ features / len(labels), bias))
-    end = position(steps)
+    client = Client(world, start, lr, weights, drift)
+    end = client.train(per_step, seed=100)
     shown, truth = world.server_images(images)
-    before, after = (Outputs(shown, logits(head, shown), truth) for head in (start, end))
-    return Evidence(
+    line = _line(start, end, shown, truth, steps=len(per_step))
+    before, after = _seen(start, shown, truth), _seen(end, shown, truth)
+    dummies = world.dummy_images(10)
+    evidence = Evidence(
         update=with_bias(end - start, before, after),
         weights=weights,
         drift=drift,
@@ -119,8 +115,71 @@ def evidence_of(
         lr=lr,
         before=before,
         after=after,
-        biased=biased,
+        origin=start,
+        biased=start.bias is not None,
+        dummies=(_seen(start, *dummies), _seen(end, *dummies)),
+        line=line,
     )
+    return replace(evidence, virtual=_virtual(client, per_step, evidence)) if virtual else evidence
+
+
+def _seen(head: Head, features: Tensor, labels: Tensor) -> Outputs:
+    return Outputs(features, logits(head, features), labels)
+
+
+def _line(start: Head, end: Head, features: Tensor, labels: Tensor, *, steps: int) -> Line:
+    """What the server sees from between both models; of a single step, the global model alone."""
+    points = (0.0, 0.5, 1.0) if steps > 1 else (0.0,)
+    heads = [start + (end - start) * point for point in points]
+    return Line(points, tuple(_seen(head, features, labels) for head in heads))
+
+
+@dataclass(frozen=True)
+class Client:
+    """One that trains the output layer alone, on features it makes up."""
+
+    world: World
+    start: Head
+    lr: float
+    weights: Tensor
+    drift: Drift | None
+
+    def train(self, per_step: Tensor, seed: int) -> Head:
+        gradients: list[Head] = []
+        for state, counts in enumerate(per_step):
+            labels = torch.repeat_interleave(torch.arange(self.world.classes), counts)
+            features = self.world.features(labels, seed=seed + state)
+            gradients.append(_gradient(self._position(gradients), features, labels))
+        return self._position(gradients)
+
+    def _position(self, gradients: list[Head]) -> Head:
+        head, state = self.start, len(gradients)
+        for gradient, weight in zip(gradients, self.weights[state].tolist(), strict=False):
+            head = head - gradient * (self.lr * weight)
+        return head if self.drift is None else head - self.drift[state]
+
+
+def _gradient(head: Head, features: Tensor, labels: Tensor) -> Head:
+    """∇ of the mean cross-entropy of a batch."""
+    error = torch.softmax(logits(head, features), 1)
+    error[torch.arange(len(labels)), labels] -= 1
+    bias = None if head.bias is None else error.mean(0)
+    return Head(error.T @ features / len(labels), bias)
+
+
+def _virtual(client: Client, per_step: Tensor, evidence: Evidence) -> Tensor:
+    """Δb + h of clients that hold one class each, in batches of the client's sizes, (N, N)."""
+    rows = []
+    for label in range(client.world.classes):
+        alone = torch.zeros_like(per_step)
+        alone[:, label] = per_step.sum(1)
+        made = client.train(alone, seed=5000 + 100 * label) - client.start
+        learned = replace(
+            evidence, update=with_bias(made, evidence.before, evidence.after)
+        ).learned.bias
+        assert learned is not None
+        rows.append(learned)
+    return torch.stack(rows)
 
 
 def skewed_steps(
@@ -132,23 +191,3 @@ def skewed_steps(
     shares[torch.randperm(classes, generator=generator)[present or classes :]] = 0
     rows = [torch.multinomial(shares, batch, True, generator=generator) for _ in range(steps)]
     return torch.stack([row.bincount(minlength=classes) for row in rows])
-
-
-def relabelled(evidence: Evidence, order: Tensor) -> Evidence:
-    """The same round with class order[i] called i."""
-    position = torch.argsort(order)
-
-    def head(seen: Head) -> Head:
-        return Head(seen.weight[order], None if seen.bias is None else seen.bias[order])
-
-    def outputs(seen: Outputs) -> Outputs:
-        return Outputs(seen.embeddings, seen.logits[:, order], position[seen.labels])
-
-    drift = evidence.drift
-    return replace(
-        evidence,
-        update=head(evidence.update),
-        drift=drift and replace(drift, directions=tuple(map(head, drift.directions))),
-        before=outputs(evidence.before),
-        after=outputs(evidence.after),
-    )

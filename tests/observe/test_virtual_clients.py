@@ -140,8 +140,9 @@ def _updates(model: nn.Module, view: View = VIEW, plan: Plan | None = None) -> T
     return torch.stack([head.bias for head in heads if head.bias is not None])
 
 
-def test_the_seed_alone_decides() -> None:
-    model = _with_batch_norm(nn.Dropout(0.5))
+@pytest.mark.parametrize("more", [(), (nn.Dropout(0.5),)], ids=["order", "dropout"])
+def test_the_seed_alone_decides(more: tuple[nn.Module, ...]) -> None:
+    model = _with_batch_norm(*more)
     torch.manual_seed(1)
     first = _updates(model)
     torch.manual_seed(2)

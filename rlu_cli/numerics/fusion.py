@@ -1,0 +1,158 @@
+"""Label shares from several witnesses at once: generalised least squares on the simplex.
+
+A witness is a vector y of rows, each the mean of some figure over the images the client used, and
+the same figures of every auxiliary image. With z the label shares and F the class means, y = F z up
+to noise that is counted, not guessed: the client drew finitely many images of each class, the class
+means come from finitely many auxiliary images, and every witness weights the steps of the round in
+its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlu_cli.numerics.simplex import mixture
+
+_SHRINK = 1e-3  # of the covariance towards its diagonal
+_FLOOR = 1e-9  # of a row's variance, against rows that do not vary
+
+
+@dataclass(frozen=True)
+class Witness:
+    """Rows of y that belong together.
+
+    observed  (D,)    y
+    figures   (A, D)  the same of each auxiliary image
+    weights   (m',)   how much each pass of the round counts, summing to 1
+    spread    (D,)    variance of y that has nothing to do with images: rounding of the files
+    drift     (D, k)  directions in which y may be off by about their own length, or none
+    scale     factor on the covariance of a witness that does not fit
+    """
+
+    observed: Tensor
+    figures: Tensor
+    weights: Tensor
+    spread: Tensor
+    drift: Tensor
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the client's images were drawn.
+
+    batch     |B|, mean size of a batch
+    distinct  images that went into the round, each counted once
+    """
+
+    batch: float
+    distinct: float
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What the witnesses together say.
+
+    shares      (N,) z
+    covariance  (N, N) of z, without the bounds of the simplex but on the plane Σz = 1
+    misfit      of each witness: squared whitened residual of its rows per row; about 1 where the
+                noise is what it was counted to be
+    """
+
+    shares: Tensor
+    covariance: Tensor
+    misfit: tuple[float, ...]
+
+
+def fuse(witnesses: Sequence[Witness], labels: Tensor, shares: Tensor, sampling: Sampling) -> Fused:
+    """One step of the iteration: z under the noise that belongs to the last `shares`.
+
+    labels  (A,) of the auxiliary images
+    shares  (N,) the last guess, which sets how noisy each row is
+    """
+    classes = len(shares)
+    figures = torch.cat([witness.figures for witness in witnesses], 1)
+    members = torch.nn.functional.one_hot(labels, classes).double()  # (A, N)
+    sizes = members.sum(0).clamp_min(1)
+    means = members.T @ figures / sizes[:, None]  # (N, D)
+    noise = _noise(witnesses, figures - means[labels], means, labels, sizes, shares, sampling)
+    observed = torch.cat([witness.observed for witness in witnesses])
+    factor = torch.linalg.cholesky(noise)
+    columns = torch.linalg.solve_triangular(factor, means.T, upper=False)
+    target = torch.linalg.solve_triangular(factor, observed[:, None], upper=False)[:, 0]
+    found = mixture(columns, target).shares
+    return Fused(found, _covariance(columns), _misfit(witnesses, noise, observed - means.T @ found))
+
+
+def _noise(
+    witnesses: Sequence[Witness],
+    deviations: Tensor,
+    means: Tensor,
+    labels: Tensor,
+    sizes: Tensor,
+    shares: Tensor,
+    sampling: Sampling,
+) -> Tensor:
+    """Covariance (D, D) of y - F z, for the rows of all witnesses together."""
+    widths = [witness.figures.shape[1] for witness in witnesses]
+    expand = _blocks([torch.ones(1, width) for width in widths])  # (W, D)
+    uneven = expand.T @ _unevenness(witnesses, sampling.batch) @ expand  # (D, D)
+    # The client's images within their classes, and the auxiliary images behind the class means.
+    drawn = (deviations * (shares / sizes)[labels][:, None]).T @ deviations
+    known = (deviations * ((shares / sizes) ** 2)[labels][:, None]).T @ deviations
+    # The labels: a witness that counts the steps unevenly sees other shares than the plain ones.
+    mixed = means.T @ (torch.diag(shares) - torch.outer(shares, shares)) @ means
+    noise = drawn * (1 / sampling.distinct + uneven) + known + mixed * uneven
+    variances = noise.diagonal().clone()
+    noise = noise * (1 - _SHRINK) + torch.diag(variances * _SHRINK)
+    extra = _blocks([w.drift @ w.drift.T for w in witnesses])
+    scales = torch.cat(
+        [torch.full((width,), w.scale**0.5) for w, width in zip(witnesses, widths, strict=True)]
+    ).double()
+    noise = (noise + extra) * torch.outer(scales, scales)
+    spread = torch.cat([witness.spread for witness in witnesses])
+    floor = _FLOOR * (variances.mean() + variances)
+    return noise + torch.diag(spread + floor)
+
+
+def _blocks(parts: Sequence[Tensor]) -> Tensor:
+    """Matrices along the diagonal of one, float64."""
+    rows, columns = (sum(part.shape[axis] for part in parts) for axis in (0, 1))
+    whole = torch.zeros(rows, columns, dtype=torch.float64)
+    row = column = 0
+    for part in parts:
+        whole[row : row + part.shape[0], column : column + part.shape[1]] = part
+        row, column = row + part.shape[0], column + part.shape[1]
+    return whole
+
+
+def _unevenness(witnesses: Sequence[Witness], batch: float) -> Tensor:
+    """Σ_τ (w_τ - 1/m)(w'_τ - 1/m) / |B| of every pair of witnesses, (W, W)."""
+    rows = [witness.weights - 1 / len(witness.weights) for witness in witnesses]
+    table = [[float(a @ b) if len(a) == len(b) else 0.0 for b in rows] for a in rows]
+    return torch.tensor(table, dtype=torch.float64) / batch
+
+
+def _covariance(columns: Tensor) -> Tensor:
+    """Covariance of z on the plane Σz = 1 from whitened columns (D, N)."""
+    classes = columns.shape[1]
+    centred = torch.eye(classes, dtype=torch.float64) - 1 / classes
+    basis: Tensor = torch.linalg.qr(centred[:, 1:])[0]  # (N, N - 1), spans Σ = 0
+    precision = basis.T @ columns.T @ columns @ basis
+    inverse: Tensor = torch.linalg.pinv(precision, hermitian=True)
+    return basis @ inverse @ basis.T
+
+
+def _misfit(witnesses: Sequence[Witness], noise: Tensor, residual: Tensor) -> tuple[float, ...]:
+    """Squared whitened residual per row of each witness, by itself and without its scale."""
+    found, start = [], 0
+    for witness in witnesses:
+        end = start + witness.figures.shape[1]
+        own, rows = noise[start:end, start:end] / witness.scale, residual[start:end]
+        found.append(float(rows @ torch.linalg.solve(own, rows)) / len(rows))
+        start = end
+    return tuple(found)
