@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rlu_cli.attacks import ATTACKS
 from rlu_cli.auxiliary import NOISE, load_auxiliary, noise_auxiliary
 from rlu_cli.checkpoints import (
     batch_norm_counters,
@@ -115,7 +116,7 @@ def build_case(
     pair = open_pair(paths, limit)
     settings = gather_settings(flags, paths, pair)
     value: Callable[[str], Any] = {n: setting.value for n, setting in settings.items()}.get
-    require(settings, needed(settings), step_hints(pair))
+    require(settings, needed(settings, pair), step_hints(pair))
     training = describe_training(value)
     layer = find_output_layer(pair[0].state, layer=value("layer"), classes=_classes_told(value))
     check_pair(*pair, layer)
@@ -258,11 +259,12 @@ def _input_shape(checkpoint: Checkpoint, reading: Reading, classes: int) -> tupl
     return input_shape(model, checkpoint.state)
 
 
-def needed(settings: Mapping[str, Setting]) -> tuple[str, ...]:
+def needed(settings: Mapping[str, Setting], pair: Sequence[Checkpoint]) -> tuple[str, ...]:
     """What cannot be left out: a full pass over the samples has steps only with a batch size, a
-    scheme may have a λ, and one with memory needs the client's earlier rounds.
+    scheme may have a λ, and one with memory needs the client's earlier rounds. The learning rate
+    can be found by a method that reads BatchNorm buffers, of a client whose steps it only scales.
     """
-    names = ["lr", "epochs"]
+    names = ["epochs"] if _tells_rate(settings, pair) else ["lr", "epochs"]
     if "samples" in settings:
         names.append("batch_size")
     scheme = settings["scheme"].value
@@ -271,6 +273,14 @@ def needed(settings: Mapping[str, Setting]) -> tuple[str, ...]:
     if SCHEMES[scheme](0.0).remembers:
         names.append("history")
     return tuple(names)
+
+
+def _tells_rate(settings: Mapping[str, Setting], pair: Sequence[Checkpoint]) -> bool:
+    """Whether the learning rate may follow from the files."""
+    asked = any(ATTACKS[name].any_rate for name in settings["method"].value)
+    mixed = ("weight_decay", "lambda", "history")  # with these η does more than scale the update
+    plain = not any(name in settings and settings[name].value for name in mixed)
+    return asked and plain and bool(counted_steps(pair))
 
 
 def counted_steps(pair: Sequence[Checkpoint]) -> int | None:

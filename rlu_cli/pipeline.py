@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from rlu_cli.attacks import ATTACKS, DUMMIES, LINE, VIRTUAL, Options, concerns
 from rlu_cli.auxiliary import dummy_auxiliary, is_noise
-from rlu_cli.cases import Case
+from rlu_cli.cases import Case, counted_steps
 from rlu_cli.checkpoints import read_head
 from rlu_cli.diagnostics import (
     Caution,
@@ -46,6 +46,8 @@ from rlu_cli.virtual import class_updates
 
 METHODS = ("rlu",)
 Say = Callable[[str], None]
+_RATE_LIMIT = 0.1  # an inferred learning rate less certain than this is none
+_NINETY = 1.645  # standard deviations on either side that hold 90 %
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,10 @@ def attack(
     evidence = _on_request(case, model, view, evidence, methods, say)
     figures = update_figures(case, evidence)
     _refuse_noise_on_trained(case, evidence, figures)
+    found = tuple(_run(name, case, evidence) for name in methods)
     return Finding(
         case=case,
-        settings=_with_inferred(case, taken, training=view.training),
+        settings=_with_inferred(case, taken, found, training=view.training),
         device=view.device,
         readings=tuple(ranked),
         evidence_width=evidence.update.weight.shape[1],
@@ -121,7 +124,7 @@ def attack(
         diagnostics=figures,
         assumptions=tuple(assumptions(case, view.batch, training=view.training)),
         warnings=tuple(update_warnings(case, figures)),
-        methods=tuple(_run(name, case, evidence) for name in methods),
+        methods=found,
         floor=None if case.truth is None else uniform_floor(case.truth),
     )
 
@@ -186,6 +189,8 @@ def _evidence(
         biased=update.bias is not None,
         smoothing=training.smoothing,
         passes=training.plan.passes if training.plan.whole else 1,
+        rated=training.rated,
+        linear=training.nonlinear is None,
     )
 
 
@@ -233,6 +238,10 @@ def _refusal(name: str, case: Case) -> str | None:
     method = ATTACKS[name]
     if case.training.nonlinear and not method.any_optimiser:
         return case.training.nonlinear
+    if not case.training.rated and not method.any_rate:
+        return "it needs the learning rate: --lr"
+    if LINE in method.needs and case.training.nonlinear and not counted_steps(case.pair):
+        return f"it would need BatchNorm buffers that moved: {case.training.nonlinear}"
     if VIRTUAL in method.needs and is_noise(case.auxiliary):
         return "it trains virtual clients on labelled images, and there are none"
     return None
@@ -271,10 +280,31 @@ def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
     return MethodFinding(name, recovery, scored, warnings)
 
 
-def _with_inferred(case: Case, taken: Reading, *, training: bool) -> dict[str, Setting]:
+def _inferred_rate(found: Sequence[MethodFinding]) -> Setting:
+    """The learning rate nobody told, as a method found it.
+
+    Raises UsageError E102 where none found it within ±10 % (90 %).
+    """
+    told = [one.recovery.lr for one in found if one.recovery is not None and one.recovery.lr]
+    rate, error = told[0] if told else (0.0, float("inf"))
+    if not told or _NINETY * error > _RATE_LIMIT * rate:
+        raise UsageError(
+            "E102",
+            "nobody said what the learning rate was",
+            why=f"the files tell it only as {rate:.3g} ± {_NINETY * error:.2g}" if told else "",
+            hint="give it with --lr ETA",
+        )
+    return Setting(rate, f"inferred: ± {_NINETY * error:.1g} (90 %), BatchNorm means and Δb")
+
+
+def _with_inferred(
+    case: Case, taken: Reading, found: Sequence[MethodFinding], *, training: bool
+) -> dict[str, Setting]:
     """The settings, completed by what was read from keys, shapes and the embedding check."""
     settings = dict(case.settings)
     settings.setdefault("model", Setting(taken.model, "keys and shapes"))
+    if "lr" not in settings and case.training.nonlinear is None:
+        settings["lr"] = _inferred_rate(found)
     given = case.value("model_args") or {}
     if dict(taken.arguments) != given:
         source = "embedding check" if len(case.readings) > 1 else "default"

@@ -29,6 +29,7 @@ class Training:
     optimizer  "sgd", "adam" or "adamw"
     betas      of Adam and AdamW
     clip       largest norm of a step's mean gradient; None for no clipping
+    rated      whether the learning rate is known; else `recursion` has steps of 1
     """
 
     scheme: Scheme
@@ -38,6 +39,7 @@ class Training:
     optimizer: str = "sgd"
     betas: tuple[float, float] = BETAS
     clip: float | None = None
+    rated: bool = True
 
     @property
     def nonlinear(self) -> str | None:
@@ -74,6 +76,7 @@ def describe_training(value: Callable[[str], Any]) -> Training:
         optimizer=value("optimizer"),
         betas=value("betas") or BETAS,
         clip=value("clip") or None,
+        rated=value("lr") is not None,
     )
 
 
@@ -100,7 +103,7 @@ def _departures(training: Training) -> list[str]:
 def _rates(value: Callable[[str], Any], steps: int) -> tuple[float, ...]:
     schedule = value("lr_schedule")
     try:
-        return learning_rates(value("lr"), steps, schedule)
+        return learning_rates(value("lr") or 1.0, steps, schedule)
     except ValueError as expected:
         raise UsageError(
             "E101", f"lr_schedule = {schedule} cannot be", hint=f"expected {expected}"

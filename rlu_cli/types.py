@@ -180,13 +180,15 @@ class Evidence:
                  the last row is the ρ of the final update
     drift        the part of each state that no gradient of this round made; None for none
     batch_sizes  (m,) samples in each step's batch; None when |B| is not known
-    lr           learning rate η of the round
+    lr           learning rate η of the round; 1 where nobody knows it
     before       Outputs of the global model
     after        Outputs of the client's model
     biased       whether the layer has a bias of its own (else Δb was derived from ΔW)
     origin       Head of the global model itself
     smoothing    ε of label smoothing: a label counts 1 - ε, and ε/N for every class
     passes       full passes over the same samples, each with the same labels; 1 where unknown
+    rated        whether the learning rate is known
+    linear       whether the update is linear in the round's gradients, as `weights` has it
     dummies      on request, both models' Outputs for dummy images, their labels telling the kind:
                  0 black, 1 white, 2 random
     line         on request, the images seen from points between both models
@@ -204,6 +206,8 @@ class Evidence:
     biased: bool = True
     smoothing: float = 0.0
     passes: int = 1
+    rated: bool = True
+    linear: bool = True
     dummies: tuple[Outputs, Outputs] | None = None
     line: Line | None = None
     virtual: Tensor | None = None
@@ -271,6 +275,8 @@ class Recovery:
     present      (N,) bool: the classes found, of a method that gives a set; None where the counts
                  say it
     notes        what a reader should know of this answer, in sentences
+    covariance   (N, N) of the shares' error, where the method knows it
+    lr           learning rate found, and its standard deviation, where nobody told it
     """
 
     shares: Tensor
@@ -279,3 +285,5 @@ class Recovery:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     present: Tensor | None = None
     notes: tuple[str, ...] = ()
+    covariance: Tensor | None = None
+    lr: tuple[float, float] | None = None

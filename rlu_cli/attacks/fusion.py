@@ -2,22 +2,27 @@
 
 Not in the paper. On a trained model the bias update vanishes and its small errors are blown up; the
 running means of the BatchNorm layers tell the mean input of the client's own batches, which a
-trained model separates by class all the better.
+trained model separates by class all the better. They owe nothing to learning rate or optimiser, so
+that they answer alone where the bias update cannot be read, and tell the rate where it is unknown.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from rlu_cli.attacks.answer import shared
 from rlu_cli.attacks.method import LINE, Method
-from rlu_cli.attacks.path import along, line_of, progress
+from rlu_cli.attacks.path import along, line_of, path, progress
 from rlu_cli.numerics.fusion import Fused, Sampling, Witness, fuse
 from rlu_cli.numerics.output_means import class_confidence, class_means, probabilities
-from rlu_cli.types import BatchMean, Evidence, Line, Recovery, Status
+from rlu_cli.numerics.progress import even_weights
+from rlu_cli.types import BatchMean, Evidence, Line, Recovery
 
 _ROUNDS = 8  # of shares, noise and progress in turn
+_USUAL_BATCH = 64  # where |B| is not known: it sets the noise, not the answer
 
 
 def fusion(evidence: Evidence) -> Recovery:
@@ -26,47 +31,60 @@ def fusion(evidence: Evidence) -> Recovery:
     Rows: e_y - p, whose mean over the client's images is u, and the mean inputs of the last
     BatchNorm layer; both averaged over the points of the line. `numerics.fusion` counts the noise.
     A layer whose rows fit worse than their noise allows is widened by the square of that.
+
+    Without a learning rate u is known up to a factor 1/η, which is found as well; of a client that
+    is not linear in its gradients the BatchNorm means are read alone.
     """
     line = line_of(evidence)
-    start = along(evidence, line)
     if not line.means:
-        solution = start.solution
-        return shared(
-            evidence,
-            solution.shares,
-            solution.status,
-            notes=line.notes,
-            residual=solution.residual,
-            condition=solution.condition,
-            point_weights=start.points.tolist(),
-        )
-    fused, points = _settle(evidence, line, start.solution.shares, start.points)
-    return shared(
+        return replace(path(evidence), notes=line.notes)
+    fused, points = _settle(evidence, line)
+    answer = shared(
         evidence,
         fused.shares,
-        Status.SOLVED,
+        fused.status,
         point_weights=points.tolist(),
         batchnorm_layers=[mean.layer for mean in line.means],
-        batchnorm_misfit=list(fused.misfit[1:]),
+        batchnorm_misfit=list(fused.misfit[-len(line.means) :]),
     )
+    return replace(answer, covariance=fused.covariance, lr=_rate(fused))
 
 
-def _settle(evidence: Evidence, line: Line, shares: Tensor, points: Tensor) -> tuple[Fused, Tensor]:
+def _rate(fused: Fused) -> tuple[float, float] | None:
+    """η and its standard deviation, from 1/η and its own."""
+    if fused.factor is None or fused.factor[0] <= 0:
+        return None
+    inverse, error = fused.factor
+    return 1 / inverse, error / inverse**2
+
+
+def _settle(evidence: Evidence, line: Line) -> tuple[Fused, Tensor]:
     """Shares, their noise and the progress along the line, each from the last of the others."""
     labels = line.outputs[0].labels.cpu()
     confidence = torch.stack([class_confidence(seen) for seen in line.outputs])
+    shares, points = _start(evidence, line)
     scales = [1.0] * len(line.means)
     fused: Fused | None = None
     for _ in range(_ROUNDS):
-        witnesses = [_bias(evidence, line, points)]
+        witnesses = [_bias(evidence, line, points)] if evidence.linear else []
         pairs = zip(line.means, scales, strict=True)
         witnesses += [_batch_mean(m, points, labels, shares, scale) for m, scale in pairs]
         fused = fuse(witnesses, labels, shares, _sampling(evidence))
         shares = fused.shares
-        scales = [max(1.0, misfit) for misfit in fused.misfit[1:]]
-        points = progress(evidence, line, shares, confidence)
+        scales = [max(1.0, misfit) for misfit in fused.misfit[-len(scales) :]]
+        if evidence.linear:
+            points = progress(evidence, line, shares, confidence)
     assert fused is not None
     return fused, points
+
+
+def _start(evidence: Evidence, line: Line) -> tuple[Tensor, Tensor]:
+    """First shares and weights of the points: from the bias update, where it can be read."""
+    if evidence.linear and evidence.rated:
+        found = along(evidence, line)
+        return found.solution.shares, found.points
+    even = torch.full((evidence.classes,), 1 / evidence.classes, dtype=torch.float64)
+    return even, even_weights(line.points, evidence.steps)
 
 
 def _bias(evidence: Evidence, line: Line, points: Tensor) -> Witness:
@@ -81,8 +99,14 @@ def _bias(evidence: Evidence, line: Line, points: Tensor) -> Witness:
     )
     rho = evidence.weights[-1].double().cpu()
     nothing = torch.zeros(classes, dtype=torch.float64)
-    observed = evidence.signal.double().cpu()
-    return Witness(observed, hot - expected, rho / rho.sum(), nothing, nothing[:, None])
+    return Witness(
+        observed=evidence.signal.double().cpu(),
+        figures=hot - expected,
+        weights=rho / rho.sum(),
+        spread=nothing,
+        drift=nothing[:, None],
+        free=not evidence.rated,
+    )
 
 
 def _batch_mean(
@@ -99,16 +123,16 @@ def _batch_mean(
 
 
 def _sampling(evidence: Evidence) -> Sampling:
-    """Without |B|, a batch of usual size stands in: it sets the noise, not the answer's scale."""
-    sizes = evidence.batch_sizes or (_BATCH,) * evidence.steps
+    sizes = evidence.batch_sizes or (_USUAL_BATCH,) * evidence.steps
     return Sampling(sum(sizes) / len(sizes), sum(sizes) / evidence.passes)
 
 
-_BATCH = 64
 METHOD = Method(
     title="fusion",
     paper="rlu, docs/method.md",
     build=lambda options: fusion,
     auxiliary=True,
     needs=frozenset({LINE}),
+    any_optimiser=True,
+    any_rate=True,
 )

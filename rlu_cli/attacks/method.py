@@ -46,6 +46,7 @@ class Method:
     trained         made for trained models too
     auxiliary       needs labelled images
     any_optimiser   needs no client that is linear in its gradients
+    any_rate        needs no learning rate, and tells it
     needs           what must be observed besides: "dummies", "line", "virtual"
     """
 
@@ -60,6 +61,7 @@ class Method:
     trained: bool = True
     auxiliary: bool = False
     any_optimiser: bool = False
+    any_rate: bool = False
     needs: frozenset[str] = frozenset()
 
 

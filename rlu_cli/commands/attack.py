@@ -396,4 +396,4 @@ def _show_settings(flags: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
     if not console.is_terminal:
         console.width = 4096  # a pipe has no width of its own: never wrap
     console.print(table)
-    require(settings, needed(settings), step_hints(pair))
+    require(settings, needed(settings, pair), step_hints(pair))

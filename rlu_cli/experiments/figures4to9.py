@@ -22,7 +22,6 @@ from rlu_cli.experiments.training_logits import training_logits
 from rlu_cli.experiments.write import caption, markdown_table, write_csv, write_text
 from rlu_cli.simulator.partition_plot import require_matplotlib
 
-TRIAL = 0.4  # training accuracy at the scale of a trial, soon reached and of one run for all
 LILLIEFORS = 0.89  # KS of n draws from a normal stays below this over √n, 19 times of 20
 EXPLAINED = (
     f"Each histogram: logit j of every training image of class n, in {BINS} bins, under the global "
@@ -62,11 +61,10 @@ def setup_of(shown: Shown, scale: Scale) -> Setup:
 
     Below full scale trained VGG-16 is the quarter-width one, whose training is short.
     """
-    accuracy = TRIAL if shown.accuracy is not None and scale.trial else shown.accuracy
-    if accuracy is None or shown.dataset == "SVHN":
-        return scale.fitted(usual(shown.dataset, pretrain=accuracy))
+    if shown.accuracy is None or shown.dataset == "SVHN":
+        return scale.fitted(usual(shown.dataset, pretrain=shown.accuracy))
     model = "vgg16" if scale.name == "full" else "vgg16q"
-    return scale.fitted(usual(shown.dataset, model=model, lr=0.05, pretrain=accuracy))
+    return scale.fitted(usual(shown.dataset, model=model, lr=0.05, pretrain=shown.accuracy))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,9 @@ class Scale:
         if not self.trial:
             return setup
         act = "relu" if setup.model in ("cnn", "vgg16q") else setup.act
-        return replace(setup, model="lenet5", act=act, batch=16, clients=2, lr=0.01)
+        trained = None if setup.pretrain is None else DRAWN_ACCURACY
+        drawn = replace(setup, model="lenet5", act=act, batch=16, clients=2, lr=0.01)
+        return replace(drawn, pretrain=trained)
 
 
 _LARGE = ("CIFAR100", "vgg16"), ("Tiny", "resnet50")
@@ -73,3 +75,4 @@ SCALES: Mapping[str, Scale] = {
     )
 }
 DRAWN_TRAIN, DRAWN_TEST = 60, 20  # digits of each class drawn for a trial
+DRAWN_ACCURACY = 0.2  # of a trained model of a trial, whatever stage it stands for

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rlu_cli.numerics.simplex import mixture
+from rlu_cli.types import Status
 
 _SHRINK = 1e-3  # of the covariance towards its diagonal
 _FLOOR = 1e-9  # of a row's variance, against rows that do not vary
@@ -31,6 +32,7 @@ class Witness:
     spread    (D,)    variance of y that has nothing to do with images: rounding of the files
     drift     (D, k)  directions in which y may be off by about their own length, or none
     scale     factor on the covariance of a witness that does not fit
+    free      y is known only up to a positive factor, which is found too: a learning rate
     """
 
     observed: Tensor
@@ -39,6 +41,7 @@ class Witness:
     spread: Tensor
     drift: Tensor
     scale: float = 1.0
+    free: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,16 @@ class Fused:
     covariance  (N, N) of z, without the bounds of the simplex but on the plane Σz = 1
     misfit      of each witness: squared whitened residual of its rows per row; about 1 where the
                 noise is what it was counted to be
+    factor      what the free witness's y must be multiplied by, and its standard deviation; None
+                without one
+    status      of the least squares
     """
 
     shares: Tensor
     covariance: Tensor
     misfit: tuple[float, ...]
+    factor: tuple[float, float] | None
+    status: Status
 
 
 def fuse(witnesses: Sequence[Witness], labels: Tensor, shares: Tensor, sampling: Sampling) -> Fused:
@@ -80,12 +88,27 @@ def fuse(witnesses: Sequence[Witness], labels: Tensor, shares: Tensor, sampling:
     sizes = members.sum(0).clamp_min(1)
     means = members.T @ figures / sizes[:, None]  # (N, D)
     noise = _noise(witnesses, figures - means[labels], means, labels, sizes, shares, sampling)
-    observed = torch.cat([witness.observed for witness in witnesses])
+    fixed = torch.cat([w.observed * (not w.free) for w in witnesses])
+    free = torch.cat([w.observed * w.free for w in witnesses])
     factor = torch.linalg.cholesky(noise)
-    columns = torch.linalg.solve_triangular(factor, means.T, upper=False)
-    target = torch.linalg.solve_triangular(factor, observed[:, None], upper=False)[:, 0]
-    found = mixture(columns, target).shares
-    return Fused(found, _covariance(columns), _misfit(witnesses, noise, observed - means.T @ found))
+
+    def white(rows: Tensor) -> Tensor:
+        solved: Tensor = torch.linalg.solve_triangular(factor, rows, upper=False)
+        return solved
+
+    columns, unknown = white(means.T), white(-free[:, None])
+    given = bool(free.any())
+    found = mixture(columns, white(fixed[:, None])[:, 0], unknown[:, 0] if given else None)
+    scale = found.scale or 0.0
+    covariance, error = _covariance(torch.cat([columns, unknown], 1) if given else columns, classes)
+    residual = fixed + scale * free - means.T @ found.shares
+    return Fused(
+        shares=found.shares,
+        covariance=covariance,
+        misfit=_misfit(witnesses, noise, residual),
+        factor=(scale, error) if given else None,
+        status=found.status,
+    )
 
 
 def _noise(
@@ -137,14 +160,18 @@ def _unevenness(witnesses: Sequence[Witness], batch: float) -> Tensor:
     return torch.tensor(table, dtype=torch.float64) / batch
 
 
-def _covariance(columns: Tensor) -> Tensor:
-    """Covariance of z on the plane Σz = 1 from whitened columns (D, N)."""
-    classes = columns.shape[1]
+def _covariance(columns: Tensor, classes: int) -> tuple[Tensor, float]:
+    """Covariance (N, N) of z on the plane Σz = 1, and the deviation of a free scale.
+
+    columns  (D, N) whitened, or (D, N + 1) with the free column
+    """
     centred = torch.eye(classes, dtype=torch.float64) - 1 / classes
-    basis: Tensor = torch.linalg.qr(centred[:, 1:])[0]  # (N, N - 1), spans Σ = 0
-    precision = basis.T @ columns.T @ columns @ basis
-    inverse: Tensor = torch.linalg.pinv(precision, hermitian=True)
-    return basis @ inverse @ basis.T
+    plane: Tensor = torch.linalg.qr(centred[:, 1:])[0]  # (N, N - 1), spans Σ = 0
+    basis = _blocks([plane, torch.eye(columns.shape[1] - classes)])
+    inside = columns @ basis
+    inverse: Tensor = torch.linalg.pinv(inside.T @ inside, hermitian=True)
+    whole = basis @ inverse @ basis.T
+    return whole[:classes, :classes], float(whole[-1, -1].clamp_min(0).sqrt())
 
 
 def _misfit(witnesses: Sequence[Witness], noise: Tensor, residual: Tensor) -> tuple[float, ...]:

@@ -43,6 +43,14 @@ def point_weights(
     return torch.from_numpy(_spread(nodes, np.clip(places, 0, 1), inner[-1] / inner[-1].sum()))
 
 
+def even_weights(points: tuple[float, ...], steps: int) -> Tensor:
+    """How much each point counts for a client that moves by equal steps, (S,) summing to 1."""
+    if len(points) == 1:
+        return torch.ones(1, dtype=torch.float64)
+    places = np.linspace(0, 1, steps, endpoint=False)
+    return torch.from_numpy(_spread(np.asarray(points), places, np.full(steps, 1 / steps)))
+
+
 def _between(nodes: Array, values: Array, place: float) -> Array:
     """Values (S, N) at the nodes → their linear interpolation at one place, ends held."""
     share = _spread(nodes, np.clip([place], 0, 1), np.ones(1))

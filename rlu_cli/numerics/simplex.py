@@ -23,12 +23,14 @@ class Shares:
     residual   ‖A z - u‖ / ‖u‖
     condition  ratio of the largest to the smallest singular value of A among changes of z that
                keep Σz = 1: how far an error of u can be blown up
+    scale      of the free column, ≥ 0; None without one
     """
 
     shares: Tensor
     residual: float
     condition: float
     status: Status
+    scale: float | None = None
 
 
 def coefficients(confidence: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -59,35 +61,44 @@ def label_shares(confidence: Tensor, signal: Tensor, smoothing: float = 0.0) -> 
     return mixture(coefficients(confidence.double().cpu(), smoothing), signal)
 
 
-def mixture(columns: Tensor, signal: Tensor) -> Shares:
-    """Shares of the columns that best make up a signal: min ‖A z - u‖, z ≥ 0, Σz = 1.
+def mixture(columns: Tensor, signal: Tensor, free: Tensor | None = None) -> Shares:
+    """Shares of the columns that best make up a signal: min ‖A z + a f - u‖, z ≥ 0, Σz = 1.
 
     columns  (M, N)  A
     signal   (M,)    u
+    free     (M,)    f, a column whose scale a ≥ 0 is not known either
     """
     matrix, target = columns.double().cpu().numpy(), signal.double().cpu().numpy()
-    solution = _on_simplex(matrix, target)
+    classes = matrix.shape[1]
+    if free is not None:
+        matrix = np.column_stack([matrix, free.double().cpu().numpy()])
+    solution = _on_simplex(matrix, target, classes)
     status = Status.UNSOLVED if solution is None else Status.SOLVED
     if solution is None:
-        solution = np.full(matrix.shape[1], 1.0 / matrix.shape[1])
+        solution = np.append(np.full(classes, 1 / classes), np.zeros(matrix.shape[1] - classes))
     size = float(np.linalg.norm(target))
     miss = float(np.linalg.norm(matrix @ solution - target))
     residual = miss / size if size else float("inf")
-    return Shares(torch.from_numpy(solution), residual, _condition(matrix), status)
+    scale = None if free is None else float(solution[classes])
+    shares = torch.from_numpy(solution[:classes])
+    return Shares(shares, residual, _condition(matrix[:, :classes]), status, scale)
 
 
 def _on_simplex(
-    matrix: NDArray[np.float64], target: NDArray[np.float64]
+    matrix: NDArray[np.float64], target: NDArray[np.float64], classes: int
 ) -> NDArray[np.float64] | None:
-    """z of min ‖A z - u‖, z ≥ 0, Σz = 1; None when there is no telling."""
+    """z of min ‖A z - u‖, z ≥ 0, Σz = 1 over the first columns; None when there is no telling."""
     weight = _SUM_ROW * np.abs(matrix).max()
-    rows = np.vstack([matrix, np.full((1, matrix.shape[1]), weight)])
+    summed = np.where(np.arange(matrix.shape[1]) < classes, weight, 0.0)
     try:
-        solution, _ = nnls(rows, np.append(target, weight))
+        solution, _ = nnls(np.vstack([matrix, summed]), np.append(target, weight))
     except (RuntimeError, ValueError, np.linalg.LinAlgError):
         return None
-    total = solution.sum()
-    return solution / total if matrix.any() and total > 0 else None
+    total = solution[:classes].sum()
+    if not matrix.any() or not total > 0:
+        return None
+    solution[:classes] /= total
+    return np.asarray(solution)
 
 
 def _condition(matrix: NDArray[np.float64]) -> float:

@@ -72,6 +72,7 @@ def _start(work: Work, say: Callable[[str], None]) -> None:
             lr=work.federation.pretrain_lr,
             normalise=work.federation.normalise,
             seed=(plan.seed, 7),
+            checks=work.federation.pretrain_checks,
             say=say,
         )
         work.run.note("pretrain", asdict(done))

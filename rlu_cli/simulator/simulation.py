@@ -21,7 +21,7 @@ from rlu_cli.simulator.images import load_pool
 from rlu_cli.simulator.partition import partition
 from rlu_cli.simulator.plan import Plan, check_plan
 from rlu_cli.simulator.pool import Pool, set_apart
-from rlu_cli.simulator.pretrain import LR, OWN_LR
+from rlu_cli.simulator.pretrain import LR, OWN_CHECKS, OWN_LR
 from rlu_cli.simulator.private import require_opacus, require_private
 from rlu_cli.simulator.run_folder import RunFolder
 from rlu_cli.simulator.trial import check_fit
@@ -94,8 +94,8 @@ def prepare(request: Request, out: Path, *, force: bool = False) -> Simulation:
     counts = shares.counts(labels, len(pool.class_names)).tolist()
     record = {"source": pool.name, "redraws": shares.redraws, "partition": counts}
     write_description(run, _toml_table(request, arguments, pool), holding, record)
-    rate = OWN_LR.get(request.model, LR)
-    federation = Federation(plan, holding, shares, normalise, request.device, rate)
+    pretraining = OWN_LR.get(request.model, LR), OWN_CHECKS.get(request.model, 1)
+    federation = Federation(plan, holding, shares, normalise, request.device, *pretraining)
     return Simulation(request, federation, factory, run)
 
 

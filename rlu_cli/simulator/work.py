@@ -28,6 +28,7 @@ class Federation:
     normalise: Normalisation
     device: torch.device
     pretrain_lr: float = LR
+    pretrain_checks: int = 1
 
     def own(self, client: int) -> NDArray[np.int64]:
         """The images a client uses: all that it owns, or the plan's number of them."""
