@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,7 @@ from rlu_cli.types import Checkpoint
 _Norm = nn.modules.batchnorm._BatchNorm
 _EPSILON = {None: 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}  # half a unit, relative
 _WHOLE = 1e-3  # how far from a whole number a count of batches may be
+_SURE = 3  # standard deviations of rounding below 0 that a variance may be
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,13 @@ def recover(
     pass uses several times counts as often, which its own counter says.
     """
     before, after = (_buffers(model, checkpoint) for checkpoint in pair)
-    narrow = next((c.narrow for c in pair if c.narrow), None)
+    epsilon = max(_EPSILON[checkpoint.narrow] for checkpoint in pair)
+    counting = epsilon if any(map(_counts_in_floats, pair)) else 0.0
     layers = norm_layers(model)
     found = {
         name: told
         for name, module in layers.items()
-        if (told := _recover_one(module, before[name], after[name], _EPSILON[narrow]))
+        if (told := _recover_one(module, before[name], after[name], epsilon, counting))
     }
     if found or not layers:
         return found, ()
@@ -65,41 +69,82 @@ def recover(
 
 def _buffers(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Mapping[str, Tensor]]:
     """Every layer's buffers, read through the model: its own loading may rename keys."""
-    load_weights(model, checkpoint.state, path=checkpoint.path)
-    return {
-        name: {key: value.detach().double().cpu().clone() for key, value in module.named_buffers()}
-        for name, module in norm_layers(model).items()
-    }
+    layers = norm_layers(model)
+    with _floating_counters(layers.values()):
+        load_weights(model, checkpoint.state, path=checkpoint.path)
+        return {
+            name: {key: value.detach().double().cpu().clone() for key, value in m.named_buffers()}
+            for name, m in layers.items()
+        }
+
+
+@contextmanager
+def _floating_counters(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Let the layers' counters hold fractions, which a server's averaging leaves in a file."""
+    counted = [(m, m.num_batches_tracked) for m in layers]
+    known = [(m, counter) for m, counter in counted if isinstance(counter, Tensor)]
+    for module, counter in known:
+        module.num_batches_tracked = counter.double()
+    try:
+        yield
+    finally:
+        for module, counter in known:
+            module.num_batches_tracked = counter
+
+
+def _counts_in_floats(checkpoint: Checkpoint) -> bool:
+    named = checkpoint.state.items()
+    return any(k.endswith("num_batches_tracked") and v.is_floating_point() for k, v in named)
 
 
 def _recover_one(
-    module: nn.Module, before: Mapping[str, Tensor], after: Mapping[str, Tensor], epsilon: float
+    module: nn.Module,
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    epsilon: float,
+    counting: float,
 ) -> Statistics | None:
-    passes = _passes(before, after)
-    if passes is None:
+    counted = _passes(before, after, counting)
+    if counted is None:
         return None
-    kept, weights = _weights(module, float(before["num_batches_tracked"]), passes)
+    kept, weights = _weights(module, *counted)
     if not 0 <= kept < 1:
         return None
-    mean, variance = (
-        (after[name] - kept * before[name]) / (1 - kept) for name in ("running_mean", "running_var")
+    (mean, rounding), (variance, loose) = (
+        _invert(before[name], after[name], kept, epsilon)
+        for name in ("running_mean", "running_var")
     )
-    size = (after["running_mean"] ** 2 + (kept * before["running_mean"]) ** 2).sqrt()
-    rounding = epsilon * size / (1 - kept)
-    if not bool(torch.isfinite(mean).all()) or bool((variance < -rounding.max()).any()):
+    if not bool(torch.isfinite(mean).all()) or bool((variance < -_SURE * loose).any()):
         return None
     return Statistics(mean, variance.clamp_min(0), weights, rounding)
 
 
-def _passes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> int | None:
-    """Batches between two counters, which a server may have averaged into floats."""
+def _invert(before: Tensor, after: Tensor, kept: float, epsilon: float) -> tuple[Tensor, Tensor]:
+    """The part of a running figure that is new, and the rounding of it, both (C,)."""
+    rounding = epsilon * (after**2 + (kept * before) ** 2).sqrt() / (1 - kept)
+    return (after - kept * before) / (1 - kept), rounding
+
+
+def _passes(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], epsilon: float
+) -> tuple[float, int] | None:
+    """The counter a client began with and the batches it added; None when they cannot be told.
+
+    A server may have averaged counters into fractions. A client's counter that is whole all the
+    same began whole: loading cuts fractions off.
+
+    epsilon  relative rounding of counters kept as floats; beyond its reciprocal they skip numbers
+    """
     counters = [b.get("num_batches_tracked") for b in (before, after)]
     if counters[0] is None or counters[1] is None:
         return None
-    difference = float(counters[1] - counters[0])
-    whole = round(difference)
+    begun, ended = float(counters[0]), float(counters[1])
+    begun = math.floor(begun) if ended == round(ended) else begun
+    passes = round(ended - begun)
+    slack = min(_WHOLE + 2 * epsilon * ended, 0.25)
     moved = not torch.equal(before["running_mean"], after["running_mean"])
-    return whole if whole > 0 and abs(difference - whole) < _WHOLE and moved else None
+    told = abs(ended - begun - passes) < slack and ended * epsilon <= 1
+    return (begun, passes) if passes > 0 and told and moved else None
 
 
 def _weights(module: nn.Module, seen: float, passes: int) -> tuple[float, Tensor]:

@@ -1,9 +1,14 @@
-"""Bias update and BatchNorm buffers together: two witnesses of the same labels.
+"""Bias, weights and BatchNorm buffers together: three witnesses of the same labels.
 
-Not in the paper. On a trained model the bias update vanishes and its small errors are blown up; the
-running means of the BatchNorm layers tell the mean input of the client's own batches, which a
-trained model separates by class all the better. They owe nothing to learning rate or optimiser, so
-that they answer alone where the bias update cannot be read, and tell the rate where it is unknown.
+Not in the paper. On a trained model the bias update vanishes and its small errors are blown up.
+What else the files hold:
+
+- the update of the weights, along the directions in which the classes' embeddings differ. It has
+  more rows than there are classes, and so tells the *scale* of the errors too: a client's images
+  were trained on, the server's were not, and their errors are larger by a common factor;
+- the running means of the BatchNorm layers: the mean input of the client's own batches, which a
+  trained model separates by class all the better. They owe nothing to learning rate or optimiser,
+  so that they answer alone where the update cannot be read, and tell the rate where it is unknown.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rlu_cli.attacks.answer import shared
-from rlu_cli.attacks.method import LINE, Method
+from rlu_cli.attacks.method import LINE, Method, learned_something
 from rlu_cli.attacks.path import along, line_of, path, progress
 from rlu_cli.numerics.fusion import Fused, Sampling, Witness, fuse
 from rlu_cli.numerics.output_means import class_confidence, class_means, probabilities
@@ -22,32 +27,45 @@ from rlu_cli.numerics.progress import even_weights
 from rlu_cli.types import BatchMean, Evidence, Line, Recovery
 
 _ROUNDS = 8  # of shares, noise and progress in turn
+_ROWS = 600  # of the weights' update, whatever the number of classes
 _USUAL_BATCH = 64  # where |B| is not known: it sets the noise, not the answer
 
 
 def fusion(evidence: Evidence) -> Recovery:
-    """Shares z that explain the bias update and the recovered BatchNorm means, each by its noise.
+    """Shares z that explain the update's bias and weights and the BatchNorm means, by their noise.
 
-    Rows: e_y - p, whose mean over the client's images is u, and the mean inputs of the last
-    BatchNorm layer; both averaged over the points of the line. `numerics.fusion` counts the noise.
-    A layer whose rows fit worse than their noise allows is widened by the square of that.
+    Rows: e_y - p, whose mean over the client's images is u; (e_y - p) eᵀV along directions V of
+    the embedding; the mean inputs of the last BatchNorm layer; all averaged over the points of the
+    line. `numerics.fusion` counts the noise. A witness whose rows fit worse than their noise
+    allows is widened by the square of that.
 
-    Without a learning rate u is known up to a factor 1/η, which is found as well; of a client that
-    is not linear in its gradients the BatchNorm means are read alone.
+    On a trained model the update's rows are known up to a positive factor, which is found as well:
+    how much smaller the client's errors are than the server's and, where nobody told it, the
+    learning rate. Of a client that is not linear in its gradients the BatchNorm means are read
+    alone.
     """
     line = line_of(evidence)
-    if not line.means:
+    directions = _directions(evidence, line)
+    if not line.means and not (directions.shape[1] and learned_something(evidence)):
         return replace(path(evidence), notes=line.notes)
-    fused, points = _settle(evidence, line)
+    fused, points, names = _settle(evidence, line, directions)
     answer = shared(
         evidence,
         fused.shares,
         fused.status,
+        notes=line.notes,
         point_weights=points.tolist(),
-        batchnorm_layers=[mean.layer for mean in line.means],
-        batchnorm_misfit=list(fused.misfit[-len(line.means) :]),
+        misfit=dict(zip(names, fused.misfit, strict=True)),
+        error_ratio=_error_ratio(evidence, fused),
     )
-    return replace(answer, covariance=fused.covariance, lr=_rate(fused))
+    rate = None if evidence.rated else _rate(fused)
+    return replace(answer, covariance=fused.covariance, lr=rate)
+
+
+def _error_ratio(evidence: Evidence, fused: Fused) -> float | None:
+    """The client's errors over the server's, where the factor between them was found."""
+    known = evidence.rated and fused.factor is not None and fused.factor[0] > 0
+    return 1 / fused.factor[0] if known and fused.factor is not None else None
 
 
 def _rate(fused: Fused) -> tuple[float, float] | None:
@@ -58,24 +76,45 @@ def _rate(fused: Fused) -> tuple[float, float] | None:
     return 1 / inverse, error / inverse**2
 
 
-def _settle(evidence: Evidence, line: Line) -> tuple[Fused, Tensor]:
+def _directions(evidence: Evidence, line: Line) -> Tensor:
+    """Directions (L, r) of the embedding in which the classes differ most, as rows allow.
+
+    N (r + 1) rows are read from the update. BatchNorm means tell more than the weights, whose
+    errors are the bias's own; a client that is not linear has none.
+    """
+    mean = torch.stack([seen.embeddings.double().cpu() for seen in line.outputs]).mean(0)
+    classes = evidence.classes
+    wanted = evidence.linear and not line.means
+    count = min(classes, mean.shape[1], _ROWS // classes - 1) if wanted else 0
+    centres = class_means(mean, line.outputs[0].labels, classes)
+    axes: Tensor = torch.linalg.svd(centres, full_matrices=False)[2]
+    return axes[: max(count, 0)].T
+
+
+def _settle(evidence: Evidence, line: Line, directions: Tensor) -> tuple[Fused, Tensor, list[str]]:
     """Shares, their noise and the progress along the line, each from the last of the others."""
     labels = line.outputs[0].labels.cpu()
     confidence = torch.stack([class_confidence(seen) for seen in line.outputs])
     shares, points = _start(evidence, line)
-    scales = [1.0] * len(line.means)
+    names = ["bias"] * evidence.linear + ["weights"] * bool(directions.shape[1])
+    names += [mean.layer for mean in line.means]
+    scales = [1.0] * len(names)
     fused: Fused | None = None
     for _ in range(_ROUNDS):
-        witnesses = [_bias(evidence, line, points)] if evidence.linear else []
-        pairs = zip(line.means, scales, strict=True)
-        witnesses += [_batch_mean(m, points, labels, shares, scale) for m, scale in pairs]
-        fused = fuse(witnesses, labels, shares, _sampling(evidence))
+        witnesses = _update(evidence, line, points, directions) if evidence.linear else []
+        witnesses += [_batch_mean(mean, points, labels, shares) for mean in line.means]
+        scaled = [replace(w, scale=scale) for w, scale in zip(witnesses, scales, strict=True)]
+        fused = fuse(scaled, labels, shares, _sampling(evidence))
         shares = fused.shares
-        scales = [max(1.0, misfit) for misfit in fused.misfit[-len(scales) :]]
+        # The bias is the anchor: its N rows for N unknowns leave no misfit to judge it by.
+        scales = [
+            1.0 if name == "bias" else max(1.0, misfit)
+            for name, misfit in zip(names, fused.misfit, strict=True)
+        ]
         if evidence.linear:
             points = progress(evidence, line, shares, confidence)
     assert fused is not None
-    return fused, points
+    return fused, points, names
 
 
 def _start(evidence: Evidence, line: Line) -> tuple[Tensor, Tensor]:
@@ -87,31 +126,52 @@ def _start(evidence: Evidence, line: Line) -> tuple[Tensor, Tensor]:
     return even, even_weights(line.points, evidence.steps)
 
 
-def _bias(evidence: Evidence, line: Line, points: Tensor) -> Witness:
-    """u, and e_y - p of every image; with label smoothing e_y is smoothed too."""
+def _update(evidence: Evidence, line: Line, points: Tensor, directions: Tensor) -> list[Witness]:
+    """u and e_y - p; the update of the weights along V and (e_y - p) eᵀV, where there is a V."""
+    gradient, count = evidence.gradient, directions.shape[1]
+    assert gradient.bias is not None
+    errors, turned = _errors(evidence, line, points, directions)
+    witnesses = [_of_update(evidence, line, -gradient.bias, errors)]
+    if count:
+        observed = -(gradient.weight @ directions).flatten()
+        witnesses.append(_of_update(evidence, line, observed, turned))
+    return witnesses
+
+
+def _errors(
+    evidence: Evidence, line: Line, points: Tensor, directions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """e_y - p (A, N) and (e_y - p) eᵀV (A, N r), averaged over the points of the line.
+
+    With label smoothing e_y is smoothed too.
+    """
     labels = line.outputs[0].labels.cpu()
-    classes = evidence.classes
-    hot = torch.nn.functional.one_hot(labels, classes).double()
-    hot = hot * (1 - evidence.smoothing) + evidence.smoothing / classes
-    expected = sum(
-        (w * probabilities(seen) for w, seen in zip(points, line.outputs, strict=True)),
-        torch.zeros_like(hot),
-    )
+    hot = torch.nn.functional.one_hot(labels, evidence.classes).double()
+    hot = hot * (1 - evidence.smoothing) + evidence.smoothing / evidence.classes
+    errors = torch.zeros_like(hot)
+    turned = torch.zeros(len(hot), hot.shape[1] * directions.shape[1], dtype=torch.float64)
+    for weight, seen in zip(points, line.outputs, strict=True):
+        error = hot - probabilities(seen)
+        errors += weight * error
+        along = seen.embeddings.double().cpu() @ directions  # (A, r)
+        turned += weight * (error[:, :, None] * along[:, None, :]).flatten(1)
+    return errors, turned
+
+
+def _of_update(evidence: Evidence, line: Line, observed: Tensor, figures: Tensor) -> Witness:
+    """Rows of the update: the steps count as ρ says.
+
+    On a trained model the scale is free: the client's images were trained on, and their errors are
+    smaller than the server's. Under recovered batch statistics little of that is left, and the
+    BatchNorm means hold the scale.
+    """
     rho = evidence.weights[-1].double().cpu()
-    nothing = torch.zeros(classes, dtype=torch.float64)
-    return Witness(
-        observed=evidence.signal.double().cpu(),
-        figures=hot - expected,
-        weights=rho / rho.sum(),
-        spread=nothing,
-        drift=nothing[:, None],
-        free=not evidence.rated,
-    )
+    nothing = torch.zeros(len(observed), dtype=torch.float64)
+    free = not evidence.rated or (not line.means and learned_something(evidence))
+    return Witness(observed, figures, rho / rho.sum(), nothing, nothing[:, None], free=free)
 
 
-def _batch_mean(
-    mean: BatchMean, points: Tensor, labels: Tensor, shares: Tensor, scale: float
-) -> Witness:
+def _batch_mean(mean: BatchMean, points: Tensor, labels: Tensor, shares: Tensor) -> Witness:
     """The recovered mean input of one layer; it may be off by its own drift over the round."""
     figures = sum(
         (w * seen.double().cpu() for w, seen in zip(points, mean.inputs, strict=True)),
@@ -119,7 +179,7 @@ def _batch_mean(
     )
     change = (mean.inputs[-1] - mean.inputs[0]).double().cpu()
     drift = shares @ class_means(change, labels, len(shares))
-    return Witness(mean.mean, figures, mean.weights, mean.rounding**2, drift[:, None], scale)
+    return Witness(mean.mean, figures, mean.weights, mean.rounding**2, drift[:, None])
 
 
 def _sampling(evidence: Evidence) -> Sampling:

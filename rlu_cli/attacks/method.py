@@ -89,6 +89,12 @@ def concerns(method: Method, evidence: Evidence, *, noise: bool) -> list[str]:
     return [sentence for sentence, present in holds.items() if present]
 
 
+def learned_something(evidence: Evidence) -> bool:
+    """Whether the global model tells the auxiliary images' classes apart."""
+    confidence = float(class_confidence(evidence.before).diagonal().mean())
+    return confidence > _TRAINED / evidence.classes
+
+
 def _negative_share(evidence: Evidence) -> float:
     """How much of the embeddings' size lies below zero."""
     seen = evidence.before.embeddings

@@ -9,13 +9,13 @@ its own way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rlu_cli.numerics.simplex import mixture
+from rlu_cli.numerics.simplex import cone, mixture
 from rlu_cli.types import Status
 
 _SHRINK = 1e-3  # of the covariance towards its diagonal
@@ -96,6 +96,8 @@ def fuse(witnesses: Sequence[Witness], labels: Tensor, shares: Tensor, sampling:
         solved: Tensor = torch.linalg.solve_triangular(factor, rows, upper=False)
         return solved
 
+    if all(witness.free for witness in witnesses):
+        return _up_to_scale(witnesses, noise, means, free, white)
     columns, unknown = white(means.T), white(-free[:, None])
     given = bool(free.any())
     found = mixture(columns, white(fixed[:, None])[:, 0], unknown[:, 0] if given else None)
@@ -108,6 +110,36 @@ def fuse(witnesses: Sequence[Witness], labels: Tensor, shares: Tensor, sampling:
         misfit=_misfit(witnesses, noise, residual),
         factor=(scale, error) if given else None,
         status=found.status,
+    )
+
+
+def _up_to_scale(
+    witnesses: Sequence[Witness],
+    noise: Tensor,
+    means: Tensor,
+    observed: Tensor,
+    white: Callable[[Tensor], Tensor],
+) -> Fused:
+    """Shares where every row is known up to the one factor: y = F w, z = w / Σw.
+
+    It takes more rows than classes: e_y - p alone vanishes for some mixture, whatever its size.
+    """
+    columns = white(means.T)
+    amounts = cone(columns, white(observed[:, None])[:, 0])
+    classes = len(means)
+    if amounts is None:
+        even = torch.full((classes,), 1 / classes, dtype=torch.float64)
+        return Fused(even, torch.eye(classes).double(), (), None, Status.UNSOLVED)
+    total = float(amounts.sum())
+    shares = amounts / total
+    error: Tensor = torch.linalg.pinv(columns.T @ columns, hermitian=True)  # of w
+    centring = torch.eye(classes, dtype=torch.float64) - shares[:, None]  # dz = (I - z 1ᵀ) dw / Σw
+    return Fused(
+        shares=shares,
+        covariance=centring @ error @ centring.T / total**2,
+        misfit=_misfit(witnesses, noise, observed - means.T @ amounts),
+        factor=(1 / total, float(error.sum().clamp_min(0).sqrt()) / total**2),
+        status=Status.SOLVED,
     )
 
 

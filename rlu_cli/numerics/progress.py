@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[np.float64]
+_STRETCHES, _CLOSE = 20, 1e-4
+_LEAST = 1e-3  # of the strongest pull: a client that is where it tends to hardly moves any more
 
 
 def point_weights(
@@ -17,7 +19,8 @@ def point_weights(
 
     With shares z, step τ moves the bias by -(P - z) at the place where the client then is. The
     place is the part of the whole update that the steps so far make, seen along the update itself,
-    with every scheme's in-round weights; P between two points is interpolated.
+    with every scheme's in-round weights. Between two points the client's pull along the update
+    falls off exponentially, and P goes over from the one to the other as the pull does.
 
     shares     (N,)      z
     predicted  (S, N)    P at every point: the mean softmax under the shares
@@ -25,43 +28,62 @@ def point_weights(
     update     (N,)      u: what all steps together make per step, mean of z - P
     weights    (m+1, m)  row τ: how much of each gradient the state τ holds; the last is ρ
     """
-    steps = weights.shape[1]
     if len(points) == 1:
         return torch.ones(1, dtype=torch.float64)
     nodes, inner = np.asarray(points), weights.double().cpu().numpy()
-    seen, z = predicted.double().cpu().numpy(), shares.double().cpu().numpy()
-    direction = update.double().cpu().numpy()
-    direction = direction / max(float(direction @ direction), 1e-300)
-    gradients = np.zeros(steps)
-    places = np.zeros(steps)
-    for step in range(steps):
-        places[step] = inner[step] @ gradients
-        gradients[step] = (z - _between(nodes, seen, places[step])) @ direction
-    end = float(inner[-1] @ gradients)
-    # A prediction that ends elsewhere is stretched to the end that was observed.
-    places = places / end if end > 0 else np.linspace(0, 1, steps, endpoint=False)
-    return torch.from_numpy(_spread(nodes, np.clip(places, 0, 1), inner[-1] / inner[-1].sum()))
+    total = update.double().cpu()
+    pulls = ((shares.double().cpu() - predicted.double().cpu()) @ total).numpy()  # (S,)
+    rho = inner[-1] / inner[-1].sum()
+    if not pulls.max() > 0:  # a prediction that goes nowhere
+        return torch.from_numpy(_mix(nodes, np.zeros(len(nodes)), _even(len(rho))) @ rho)
+    logs = np.log(np.maximum(pulls / pulls.max(), _LEAST))
+    places = _places(nodes, logs, inner, inner[-1].sum() * float(total @ total) / pulls.max())
+    return torch.from_numpy(_mix(nodes, logs, places) @ rho)
 
 
 def even_weights(points: tuple[float, ...], steps: int) -> Tensor:
     """How much each point counts for a client that moves by equal steps, (S,) summing to 1."""
     if len(points) == 1:
         return torch.ones(1, dtype=torch.float64)
-    places = np.linspace(0, 1, steps, endpoint=False)
-    return torch.from_numpy(_spread(np.asarray(points), places, np.full(steps, 1 / steps)))
+    nodes = np.asarray(points)
+    return torch.from_numpy(_mix(nodes, np.zeros(len(nodes)), _even(steps)).mean(1))
 
 
-def _between(nodes: Array, values: Array, place: float) -> Array:
-    """Values (S, N) at the nodes → their linear interpolation at one place, ends held."""
-    share = _spread(nodes, np.clip([place], 0, 1), np.ones(1))
-    return np.asarray(share @ values)
+def _even(steps: int) -> Array:
+    return np.linspace(0, 1, steps, endpoint=False)
 
 
-def _spread(nodes: Array, places: Array, amounts: Array) -> Array:
-    """Amounts at places between nodes, shared between the two neighbours of each, (S,)."""
+def _places(nodes: Array, logs: Array, inner: Array, reach: float) -> Array:
+    """Where on the line each step starts, (m,), from 0 to 1.
+
+    logs   (S,) logarithm of how far a step taken at each node moves along the update
+    reach  how far all steps together should go; a walk that ends elsewhere is stretched to it
+    """
+    places, end = _walk(nodes, logs, inner, reach)
+    for _ in range(_STRETCHES):
+        if not end > 0 or abs(end - reach) <= _CLOSE * reach:
+            break
+        reach = end
+        places, end = _walk(nodes, logs, inner, reach)
+    return np.clip(places * (reach / end), 0, 1) if end > 0 else _even(len(places))
+
+
+def _walk(nodes: Array, logs: Array, inner: Array, reach: float) -> tuple[Array, float]:
+    """Every step's place as a part of `reach`, and how far the steps go in all."""
+    gradients, places = np.zeros(inner.shape[1]), np.zeros(inner.shape[1])
+    for step in range(len(places)):
+        places[step] = inner[step] @ gradients / reach
+        gradients[step] = np.exp(np.interp(places[step], nodes, logs))
+    return places, float(inner[-1] @ gradients)
+
+
+def _mix(nodes: Array, logs: Array, places: Array) -> Array:
+    """How much of each node is in each place between them, (S, m), columns summing to 1."""
     right = np.clip(np.searchsorted(nodes, places, side="right"), 1, len(nodes) - 1)
-    part = (places - nodes[right - 1]) / (nodes[right] - nodes[right - 1])
-    total = np.zeros(len(nodes))
-    np.add.at(total, right - 1, amounts * (1 - part))
-    np.add.at(total, right, amounts * part)
-    return total
+    along = (places - nodes[right - 1]) / (nodes[right] - nodes[right - 1])
+    fall = logs[right] - logs[right - 1]
+    steep = np.abs(fall) > 1e-9
+    part = np.where(steep, np.expm1(along * fall) / np.expm1(np.where(steep, fall, 1)), along)
+    mixed, steps = np.zeros((len(nodes), len(places))), np.arange(len(places))
+    mixed[right - 1, steps], mixed[right, steps] = 1 - part, part
+    return mixed

@@ -84,6 +84,19 @@ def mixture(columns: Tensor, signal: Tensor, free: Tensor | None = None) -> Shar
     return Shares(shares, residual, _condition(matrix[:, :classes]), status, scale)
 
 
+def cone(columns: Tensor, signal: Tensor) -> Tensor | None:
+    """w ≥ 0 of min ‖A w - u‖, whatever its sum; None when there is no telling.
+
+    columns  (M, N)  A
+    signal   (M,)    u
+    """
+    try:
+        solution, _ = nnls(columns.double().cpu().numpy(), signal.double().cpu().numpy())
+    except (RuntimeError, ValueError, np.linalg.LinAlgError):
+        return None
+    return torch.from_numpy(solution) if solution.sum() > 0 else None
+
+
 def _on_simplex(
     matrix: NDArray[np.float64], target: NDArray[np.float64], classes: int
 ) -> NDArray[np.float64] | None:

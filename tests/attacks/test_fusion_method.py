@@ -1,0 +1,221 @@
+"""Fusion against a small trained BatchNorm net: what the buffers add, and what it does without."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from linear_client import evidence_of, momentum_weights, skewed_steps
+from torch import Tensor, nn
+
+from rlu_cli.attacks import ATTACKS, Options
+from rlu_cli.checkpoints import read_head
+from rlu_cli.line import look_along
+from rlu_cli.normalisation import PRESETS
+from rlu_cli.observe import View, head_update, view_pair
+from rlu_cli.schemes import step_weights
+from rlu_cli.scoring import score
+from rlu_cli.simulator.client import copy_state, seeded, train_client
+from rlu_cli.simulator.digits import CLASSES, draw_digits
+from rlu_cli.simulator.plan import Plan
+from rlu_cli.types import Auxiliary, Checkpoint, Evidence, Recovery, Status
+
+CPU = torch.device("cpu")
+PLAN = Plan(lr=0.01, epochs=10, batch_size=64)
+VIEW = View("fc", PRESETS["half"], training=True, batch=64, device=CPU, seed=0)
+
+
+def _net() -> nn.Module:
+    net = nn.Sequential()
+    layers = (
+        *(nn.Conv2d(3, 12, 5, stride=2), nn.BatchNorm2d(12), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(12, 24, 3), nn.BatchNorm2d(24), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+    )
+    for index, layer in enumerate(layers):
+        net.add_module(str(index), layer)
+    net.add_module("fc", nn.Linear(96, CLASSES))
+    return net
+
+
+_draw = cache(draw_digits)
+
+
+@cache
+def _trained() -> dict[str, Tensor]:
+    """A global model trained in one place, on images that nobody sees again.
+
+    A client whose images it was trained on is another matter: it is surer of them than of the
+    server's, and no witness tells.
+    """
+    images, labels = _draw(150, seed=1)
+    with seeded((1,), CPU):
+        net = _net()
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+        pixels = PRESETS["half"](torch.tensor(images).permute(0, 3, 1, 2).float() / 255)
+        targets = torch.tensor(labels)
+        for _ in range(6):
+            for batch in torch.randperm(len(targets)).split(50):
+                optimiser.zero_grad()
+                nn.functional.cross_entropy(net(pixels[batch]), targets[batch]).backward()
+                optimiser.step()
+        accuracy = (net.eval()(pixels).argmax(1) == targets).float().mean()
+    assert float(accuracy) > 0.6, "or it is no trained model"
+    return copy_state(net)
+
+
+@cache
+def _case(client: int) -> tuple[Evidence, Tensor]:
+    """What a server sees of a client with few classes, and the counts it used."""
+    images, labels = _draw(60, seed=3)
+    rng = np.random.default_rng((client, 7))
+    shares = rng.dirichlet([0.5] * CLASSES)
+    own = rng.choice(len(labels), 200, replace=False, p=shares[labels] / shares[labels].sum())
+    net = _net()
+    net.load_state_dict(_trained())
+    sent = train_client(
+        net,
+        images[own],
+        labels[own],
+        PLAN,
+        classes=CLASSES,
+        normalise=PRESETS["half"],
+        seed=(client,),
+    )
+    pair = _checkpoint("g.pt", _trained()), _checkpoint("c.pt", sent.state)
+    return _evidence(pair), torch.from_numpy(sent.per_step.sum(0))
+
+
+def _checkpoint(name: str, state: dict[str, Tensor]) -> Checkpoint:
+    return Checkpoint(Path(name), "0" * 64, "torch-zip", state)
+
+
+def _evidence(pair: tuple[Checkpoint, Checkpoint]) -> Evidence:
+    drawn, labels = _draw(40, seed=2)
+    pixels = torch.tensor(drawn).permute(0, 3, 1, 2).float() / 255
+    names = tuple(map(str, range(CLASSES)))
+    auxiliary = Auxiliary(pixels, torch.tensor(labels), names, "test", "0" * 64)
+    net = _net()
+    before, after = view_pair(net, pair, auxiliary, VIEW)
+    line = look_along(net, pair, auxiliary, VIEW, steps=PLAN.epochs, ends=(before, after))
+    return Evidence(
+        update=head_update(pair, "fc"),
+        weights=step_weights(PLAN.recursion),
+        drift=None,
+        batch_sizes=PLAN.steps.batch_sizes,
+        lr=PLAN.lr,
+        before=before,
+        after=after,
+        origin=read_head(pair[0].state, "fc"),
+        line=line,
+    )
+
+
+def _answer(name: str, evidence: Evidence) -> Recovery:
+    return ATTACKS[name].build(Options(draws=500))(evidence)
+
+
+def _without_means(evidence: Evidence, *notes: str) -> Evidence:
+    assert evidence.line is not None
+    return replace(evidence, line=replace(evidence.line, means=(), notes=notes))
+
+
+def _iacc(name: str, case: tuple[Evidence, Tensor]) -> float:
+    evidence, truth = case
+    counts = _answer(name, evidence).counts
+    assert counts is not None
+    return score(counts, truth).iacc
+
+
+def _misfit(found: Recovery) -> float:
+    """Of the last BatchNorm layer."""
+    return float(list(found.diagnostics["misfit"].values())[-1])
+
+
+def test_the_buffers_of_a_trained_net_win_back_what_the_bias_has_lost() -> None:
+    cases = [_case(client) for client in range(4)]
+    means = {n: np.mean([_iacc(n, case) for case in cases]) for n in ("rlu", "path", "fusion")}
+    assert means["fusion"] > means["rlu"] + 0.02
+    assert means["fusion"] > means["path"] + 0.02
+
+
+def test_both_witnesses_are_taken_and_named() -> None:
+    evidence, truth = _case(0)
+    found = _answer("fusion", evidence)
+    assert found.status is Status.SOLVED
+    assert list(found.diagnostics["misfit"]) == ["bias", "5"]
+    assert _misfit(found) > 0
+    assert sum(found.diagnostics["point_weights"]) == pytest.approx(1)
+    assert found.counts is not None
+    assert int(found.counts.sum()) == int(truth.sum())
+    assert not torch.equal(found.shares, _answer("path", evidence).shares)
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        lambda: evidence_of(skewed_steps(4, 24, seed=1)),
+        lambda: evidence_of(skewed_steps(1, 24, seed=1)),
+        lambda: evidence_of(skewed_steps(6, 24, seed=2), weights=momentum_weights(6, 0.9), lr=1.0),
+    ],
+    ids=["plain", "one step", "momentum"],
+)
+def test_of_an_untrained_model_without_means_it_answers_as_path_does_and_says_why(evidence) -> None:  # type: ignore[no-untyped-def]
+    bare = _without_means(evidence(), "the buffers tell nothing")
+    found, expected = _answer("fusion", bare), _answer("path", bare)
+    assert torch.equal(found.shares, expected.shares)
+    assert found.diagnostics == expected.diagnostics
+    assert found.notes == ("the buffers tell nothing",)
+    assert _answer("fusion", _without_means(bare)).notes == ()
+
+
+def test_of_a_trained_model_without_means_the_weights_tell_how_large_the_errors_are() -> None:
+    """The rows of bias and weights are read up to one factor, which is found too."""
+    found = [_answer("fusion", _without_means(_case(client)[0], "none")) for client in range(2)]
+    for one in found:
+        assert list(one.diagnostics["misfit"]) == ["bias", "weights"]
+        assert 0 < one.diagnostics["error_ratio"] < 2
+        assert one.notes == ("none",)
+        assert one.covariance is not None
+    smaller = _without_means(_case(0)[0], "none")
+    halved = replace(smaller, update=smaller.update * 0.5)
+    again = _answer("fusion", halved)
+    ratio = again.diagnostics["error_ratio"] / found[0].diagnostics["error_ratio"]
+    assert 0.3 < ratio < 0.7  # the walk along the line follows the size too
+
+
+def test_without_a_learning_rate_the_means_tell_it() -> None:
+    evidence, _ = _case(0)
+    told = _answer("fusion", evidence)
+    unrated = _answer("fusion", replace(evidence, lr=1.0, rated=False))
+    assert told.lr is None
+    assert unrated.lr is not None
+    rate, error = unrated.lr
+    assert abs(rate - evidence.lr) < 4 * error
+    assert torch.allclose(unrated.shares, told.shares, atol=0.1)
+
+
+def test_of_a_client_that_is_not_linear_the_means_are_read_alone() -> None:
+    evidence, _ = _case(0)
+    closed = replace(evidence, linear=False)
+    found = _answer("fusion", closed)
+    assert list(found.diagnostics["misfit"]) == ["5"]
+    other = _answer("fusion", replace(closed, lr=evidence.lr * 9))
+    assert torch.equal(found.shares, other.shares)
+
+
+def test_a_witness_from_elsewhere_is_widened_and_does_no_harm() -> None:
+    """Means that are off by many times what they differ by between classes."""
+    evidence, truth = _case(0)
+    assert evidence.line is not None
+    mean = evidence.line.means[0]
+    generator = torch.Generator().manual_seed(3)
+    shift = 10 * mean.mean.std() * torch.randn(len(mean.mean), generator=generator).double()
+    moved = replace(evidence.line, means=(replace(mean, mean=mean.mean + shift),))
+    shifted = replace(evidence, line=moved)
+    found, right = _answer("fusion", shifted), _answer("fusion", evidence)
+    assert _misfit(found) > 20 * _misfit(right)
+    assert _iacc("fusion", (shifted, truth)) > _iacc("path", (evidence, truth)) - 0.1
