@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rlu_cli.attacks import ATTACKS
+from rlu_cli.attacks import ATTACKS, AUTO
 from rlu_cli.auxiliary import NOISE, load_auxiliary, noise_auxiliary
 from rlu_cli.checkpoints import (
     batch_norm_counters,
@@ -277,7 +277,8 @@ def needed(settings: Mapping[str, Setting], pair: Sequence[Checkpoint]) -> tuple
 
 def _tells_rate(settings: Mapping[str, Setting], pair: Sequence[Checkpoint]) -> bool:
     """Whether the learning rate may follow from the files."""
-    asked = any(ATTACKS[name].any_rate for name in settings["method"].value)
+    methods = settings["method"].value
+    asked = any(name == AUTO or ATTACKS[name].any_rate for name in methods)
     mixed = ("weight_decay", "lambda", "history")  # with these η does more than scale the update
     plain = not any(name in settings and settings[name].value for name in mixed)
     return asked and plain and bool(counted_steps(pair))

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlu_cli.attacks import ATTACKS, DUMMIES, LINE, VIRTUAL, Options, concerns
+from rlu_cli.attacks import ATTACKS, DUMMIES, LINE, VIRTUAL, Options, concerns, method_for
+from rlu_cli.attacks import AUTO as AUTO_METHOD
 from rlu_cli.auxiliary import dummy_auxiliary, is_noise
 from rlu_cli.cases import Case, counted_steps
 from rlu_cli.checkpoints import read_head
@@ -52,13 +53,17 @@ _NINETY = 1.645  # standard deviations on either side that hold 90 %
 
 @dataclass(frozen=True)
 class MethodFinding:
-    """What one method found; one that refuses the case has no recovery and a reason."""
+    """What one method found; one that refuses the case has no recovery and a reason.
+
+    chosen  why, where the user left the choice of the method to `auto`
+    """
 
     method: str
     recovery: Recovery | None
     score: Score | None
     warnings: tuple[Caution, ...]
     refused: str | None = None
+    chosen: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ def attack(
     say   called with what is going on
     Raises UsageError E108, E109 when every method refuses the case.
     """
-    _refuse_all(case, methods)
+    if AUTO_METHOD not in methods:
+        _refuse_all(case, methods)
     update, drift = head_update(case.pair, case.layer), _drift(case)
     first = case.readings[0].build(case.pair[0], case.auxiliary.classes)
     view = _view(case, first)
@@ -110,10 +116,12 @@ def attack(
     key = (case.pair[0].sha256, reading, view, fingerprint(case.auxiliary))
     before, after = _ends(case, model, view, seen or Seen(), key)
     evidence = _evidence(case, update, drift, (before, after))
+    methods, chosen = _chosen(case, evidence, methods)
+    _refuse_all(case, methods)
     evidence = _on_request(case, model, view, evidence, methods, say)
     figures = update_figures(case, evidence)
     _refuse_noise_on_trained(case, evidence, figures)
-    found = tuple(_run(name, case, evidence) for name in methods)
+    found = tuple(replace(_run(n, case, evidence), chosen=chosen.get(n)) for n in methods)
     return Finding(
         case=case,
         settings=_with_inferred(case, taken, found, training=view.training),
@@ -204,6 +212,18 @@ def _drift(case: Case) -> Drift | None:
     if not moving:
         return None
     return Drift(drift_weights(recursion)[:, list(moving)], tuple(moving.values()))
+
+
+def _chosen(
+    case: Case, evidence: Evidence, methods: tuple[str, ...]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The methods with `auto` replaced by the one for this case, and why that one."""
+    if AUTO_METHOD not in methods:
+        return methods, {}
+    buffers = bool(counted_steps(case.pair))
+    taken = method_for(evidence, buffers=buffers, noise=is_noise(case.auxiliary))
+    named = [taken.method if name == AUTO_METHOD else name for name in methods]
+    return tuple(dict.fromkeys(named)), {taken.method: taken.reason}
 
 
 def _on_request(

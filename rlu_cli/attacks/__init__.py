@@ -18,6 +18,7 @@ from rlu_cli.attacks import (
     rlu,
     zlg,
 )
+from rlu_cli.attacks.auto import AUTO, Choice, method_for
 from rlu_cli.attacks.method import COUNTS, DUMMIES, LINE, SET, VIRTUAL, Method, Options, concerns
 
 UNIFORM = "uniform"  # the floor below every other method
@@ -45,13 +46,16 @@ ATTACKS: dict[str, Method] = {
 
 __all__ = [
     "ATTACKS",
+    "AUTO",
     "COUNTS",
     "DUMMIES",
     "LINE",
     "SET",
     "UNIFORM",
     "VIRTUAL",
+    "Choice",
     "Method",
     "Options",
     "concerns",
+    "method_for",
 ]

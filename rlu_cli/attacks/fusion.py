@@ -27,6 +27,12 @@ from rlu_cli.numerics.progress import even_weights
 from rlu_cli.types import BatchMean, Evidence, Line, Recovery
 
 _ROUNDS = 8  # of shares, noise and progress in turn
+_WEIGHTS = "weights"
+_LOST = 10.0  # misfit of the weights from which on they say nothing of the errors' size
+_DROPPED = (
+    "the weights' update does not fit what the images predict, as when the embedding moves fast: "
+    "the answer is that of the bias along the path"
+)
 _ROWS = 600  # of the weights' update, whatever the number of classes
 _USUAL_BATCH = 64  # where |B| is not known: it sets the noise, not the answer
 
@@ -49,13 +55,16 @@ def fusion(evidence: Evidence) -> Recovery:
     if not line.means and not (directions.shape[1] and learned_something(evidence)):
         return replace(path(evidence), notes=line.notes)
     fused, points, names = _settle(evidence, line, directions)
+    misfit = dict(zip(names, fused.misfit, strict=False))
+    if misfit.get(_WEIGHTS, 0.0) > _LOST:
+        return replace(path(evidence), notes=(*line.notes, _DROPPED))
     answer = shared(
         evidence,
         fused.shares,
         fused.status,
         notes=line.notes,
         point_weights=points.tolist(),
-        misfit=dict(zip(names, fused.misfit, strict=True)),
+        misfit=misfit,
         error_ratio=_error_ratio(evidence, fused),
     )
     rate = None if evidence.rated else _rate(fused)
@@ -96,7 +105,7 @@ def _settle(evidence: Evidence, line: Line, directions: Tensor) -> tuple[Fused, 
     labels = line.outputs[0].labels.cpu()
     confidence = torch.stack([class_confidence(seen) for seen in line.outputs])
     shares, points = _start(evidence, line)
-    names = ["bias"] * evidence.linear + ["weights"] * bool(directions.shape[1])
+    names = ["bias"] * evidence.linear + [_WEIGHTS] * bool(directions.shape[1])
     names += [mean.layer for mean in line.means]
     scales = [1.0] * len(names)
     fused: Fused | None = None

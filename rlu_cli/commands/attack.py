@@ -206,7 +206,8 @@ def attack(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Method (rlu methods), or all that train nothing; repeatable [rlu].",
+            help="Method (rlu methods), auto for the most accurate one here, or all that train "
+            "nothing; repeatable [auto].",
             rich_help_panel=_ESTIMATE,
         ),
     ] = None,

@@ -93,6 +93,7 @@ def _method(finding: Finding, found: MethodFinding, *, redact: bool) -> MethodRe
         method=found.method,
         title=ATTACKS[found.method].title,
         refused=found.refused,
+        chosen=found.chosen,
         result=None if recovery is None else _result(finding, recovery, redact=redact),
         metrics=_metrics(found.score, finding.floor),
         diagnostics={} if recovery is None else dict(recovery.diagnostics),

@@ -91,6 +91,7 @@ class MethodResult(_Part):
     method: str
     title: str = Field(description="as its paper writes it")
     refused: str | None
+    chosen: str | None = Field(description="why, where the choice was left to auto")
     result: Result | None
     metrics: Metrics | None
     diagnostics: dict[str, Any]

@@ -39,6 +39,9 @@ def render(report: Report, *, terminal: bool = False) -> str:
     )
     for line in report.assumptions:
         console.print(f"[dim]{escape(line)}[/dim]")
+    for method in report.methods:
+        if method.chosen is not None:
+            console.print(f"[dim]{escape(f'method {method.method}: {method.chosen}')}[/dim]")
     answered = [method for method in report.methods if method.result is not None]
     counts = _counts(report) if len(answered) == 1 else _side_by_side(report, answered)
     for part in (_readings(report), counts, *_methods(report)):

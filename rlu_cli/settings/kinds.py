@@ -132,15 +132,15 @@ def _arguments(value: Any) -> dict[str, Any]:
 
 
 def _methods(value: Any) -> tuple[str, ...]:
-    from rlu_cli.attacks import ATTACKS, VIRTUAL
+    from rlu_cli.attacks import ATTACKS, AUTO, VIRTUAL
 
     listed = value.split(",") if isinstance(value, str) else value
     if not isinstance(listed, (list, tuple)) or not listed:
         raise ValueError("a list of methods")
     quick = tuple(name for name, method in ATTACKS.items() if VIRTUAL not in method.needs)
     wanted = [n for name in listed for n in (quick if name == ALL_METHODS else (name,))]
-    if not set(wanted) <= set(ATTACKS):
-        raise ValueError(f"{ALL_METHODS}, or some of {', '.join(ATTACKS)}")
+    if not set(wanted) <= {AUTO, *ATTACKS}:
+        raise ValueError(f"{ALL_METHODS}, or some of {', '.join((AUTO, *ATTACKS))}")
     return tuple(dict.fromkeys(wanted))
 
 
@@ -182,7 +182,7 @@ KINDS: dict[str, Kind] = {
     "normalize": Kind(_normalise, "--normalize NAME or MEAN/STD", "auto"),
     "image_size": Kind(_whole(1, 4096), "--image-size N"),
     "mode": Kind(_choice("auto", "train", "eval"), "--mode train|eval", "auto"),
-    "method": Kind(_methods, "--method NAME (`rlu methods` lists them)", ("rlu",)),
+    "method": Kind(_methods, "--method NAME (`rlu methods` lists them)", ("auto",)),
     "search": Kind(_choice("checked", "printed", "none"), "--search NAME", "checked"),
     "iterations": Kind(_whole(0, 10_000), "--iterations T"),
     "draws": Kind(_whole(1, 10**8), "--draws M", 10_000),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from linear_client import evidence_of, momentum_weights, skewed_steps
+from linear_client import World, evidence_of, momentum_weights, skewed_steps
 from torch import Tensor, nn
 
 from rlu_cli.attacks import ATTACKS, Options
@@ -174,17 +174,29 @@ def test_of_an_untrained_model_without_means_it_answers_as_path_does_and_says_wh
 
 def test_of_a_trained_model_without_means_the_weights_tell_how_large_the_errors_are() -> None:
     """The rows of bias and weights are read up to one factor, which is found too."""
-    found = [_answer("fusion", _without_means(_case(client)[0], "none")) for client in range(2)]
-    for one in found:
-        assert list(one.diagnostics["misfit"]) == ["bias", "weights"]
-        assert 0 < one.diagnostics["error_ratio"] < 2
-        assert one.notes == ("none",)
-        assert one.covariance is not None
-    smaller = _without_means(_case(0)[0], "none")
-    halved = replace(smaller, update=smaller.update * 0.5)
-    again = _answer("fusion", halved)
-    ratio = again.diagnostics["error_ratio"] / found[0].diagnostics["error_ratio"]
-    assert 0.3 < ratio < 0.7  # the walk along the line follows the size too
+    steps = skewed_steps(4, 400, seed=1)
+    evidence = evidence_of(steps, head=World().trained_head(4.0), lr=0.01, images=200)
+    found = _answer("fusion", evidence)
+    assert list(found.diagnostics["misfit"]) == ["bias", "weights"]
+    assert found.diagnostics["error_ratio"] == pytest.approx(1, abs=0.1)
+    assert found.covariance is not None
+    surer = replace(evidence, update=evidence.update * 0.5)
+    again = _answer("fusion", surer)
+    ratio = again.diagnostics["error_ratio"] / found.diagnostics["error_ratio"]
+    assert ratio == pytest.approx(0.5, abs=0.05)
+    truth = steps.sum(0) / steps.sum()
+    lost = [float((one.shares - truth).abs().sum()) / 2 for one in (again, _answer("path", surer))]
+    assert lost[0] < 0.1 < lost[1]
+
+
+def test_weights_that_fit_nothing_are_dropped_and_the_answer_says_so() -> None:
+    evidence = evidence_of(skewed_steps(4, 400, seed=1), head=World().trained_head(4.0), lr=0.01)
+    weight = evidence.update.weight
+    noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    moved = replace(evidence.update, weight=weight + 20 * weight.std() * noise)
+    found = _answer("fusion", replace(evidence, update=moved))
+    assert torch.equal(found.shares, _answer("path", replace(evidence, update=moved)).shares)
+    assert "does not fit" in found.notes[-1]
 
 
 def test_without_a_learning_rate_the_means_tell_it() -> None:

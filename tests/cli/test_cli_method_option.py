@@ -58,7 +58,7 @@ def test_only_virtual_clients_serve_a_client_that_is_not_linear(
     rlu: Command, world: World, told: list[str]
 ) -> None:
     words = ["attack", *world.pair, "--aux", world.aux, *world.told, *told]
-    alone = rlu(*words)
+    alone = rlu(*words, "--method", "rlu")
     assert alone.status == 2
     assert "E108" in alone.err
     assert "ramakrishna-dan-virtual" in alone.err
@@ -68,6 +68,9 @@ def test_only_virtual_clients_serve_a_client_that_is_not_linear(
     assert first["result"] is None
     assert first["refused"]
     assert report["result"] == second["result"]
+    chosen = rlu(*words, "--format", "json").report["methods"][0]
+    assert chosen["method"] == "ramakrishna-dan-virtual"
+    assert "not linear" in chosen["chosen"]
     shown = rlu(*words, *methods)
     assert "RLU: not run:" in shown.out
 
