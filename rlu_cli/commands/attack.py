@@ -211,6 +211,14 @@ def attack(
             rich_help_panel=_ESTIMATE,
         ),
     ] = None,
+    confidence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P",
+            help="Of the intervals, where the method knows its error [0.9].",
+            rich_help_panel=_ESTIMATE,
+        ),
+    ] = None,
     draws: Annotated[
         str | None,
         typer.Option(
@@ -310,6 +318,7 @@ def attack(
         "normalize": normalize,
         "image_size": image_size,
         "method": method,
+        "confidence": confidence,
         "draws": draws,
         "search": search,
         "iterations": iterations,

@@ -20,6 +20,7 @@ from rlu_cli.diagnostics import Caution
 from rlu_cli.errors import printable
 from rlu_cli.hashing import file_sha256
 from rlu_cli.models import runs_code
+from rlu_cli.numerics.intervals import count_intervals, share_intervals
 from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.pipeline import Finding, MethodFinding
 from rlu_cli.reports.schema import (
@@ -106,6 +107,7 @@ def _result(finding: Finding, recovery: Recovery, *, redact: bool) -> Result:
     shares = recovery.shares.tolist()
     counts = [None] * len(names) if recovery.counts is None else recovery.counts.tolist()
     per_pass = _per_pass(finding, recovery.counts)
+    bounds = _bounds(finding, recovery)
     rows = [
         ClassCount(index=n, name=None, count=None, share=None)
         if redact
@@ -116,6 +118,7 @@ def _result(finding: Finding, recovery: Recovery, *, redact: bool) -> Result:
             share=shares[n],
             per_pass=per_pass[n],
             present=None if present is None else bool(present[n]),
+            **{name: values[n] for name, values in bounds.items()},
         )
         for n in range(len(names))
     ]
@@ -127,6 +130,20 @@ def _result(finding: Finding, recovery: Recovery, *, redact: bool) -> Result:
         status=recovery.status.value,
         ok=recovery.status.ok,
     )
+
+
+def _bounds(finding: Finding, recovery: Recovery) -> dict[str, list[Any]]:
+    """Intervals of shares and counts by field; nothing where the method does not know its error."""
+    if recovery.covariance is None:
+        return {}
+    confidence, total = finding.case.value("confidence"), finding.case.plan.total
+    known = recovery.shares, recovery.covariance
+    low, high = share_intervals(*known, confidence)
+    found = {"share_low": low.tolist(), "share_high": high.tolist()}
+    if total is not None:
+        low, high = count_intervals(*known, total, confidence)
+        found |= {"low": low.tolist(), "high": high.tolist()}
+    return found
 
 
 def _per_pass(finding: Finding, counts: Tensor | None) -> list[int | None]:

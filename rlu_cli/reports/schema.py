@@ -21,6 +21,10 @@ class ClassCount(_Part):
     count: int | None
     share: float | None
     per_pass: int | None = Field(None, description="labels in each full pass over the samples")
+    low: int | None = Field(None, description="bounds of the count at --confidence, where known")
+    high: int | None = None
+    share_low: float | None = Field(None, description="bounds of the share at --confidence")
+    share_high: float | None = None
     present: bool | None = Field(None, description="whether a method that gives a set has it in it")
 
 

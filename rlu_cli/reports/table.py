@@ -114,6 +114,9 @@ def _counts(report: Report) -> Table | None:
     table.add_column("count", justify="right", no_wrap=True)
     if report.result.passes > 1:
         table.add_column("per pass", justify="right", no_wrap=True)
+    bounded = any(row.share_low is not None for row in rows)
+    if bounded:
+        table.add_column(_level(report), justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     largest = max((row.share or 0.0) for row in rows) or 1.0
@@ -121,6 +124,8 @@ def _counts(report: Report) -> Table | None:
         counts = [_whole(row.count)]
         if report.result.passes > 1:
             counts.append(_whole(row.per_pass))
+        if bounded:
+            counts.append(_interval(row))
         share = f"{(row.share or 0.0):.1%}"
         name = Text(label(row.index, row.name or "", _LONGEST_NAME))
         table.add_row(name, *counts, share, _bar(row, largest))
@@ -128,6 +133,18 @@ def _counts(report: Report) -> Table | None:
     if hidden:
         table.caption = f"{hidden} classes without a label are not shown"
     return table
+
+
+def _level(report: Report) -> str:
+    confidence = report.settings["confidence"].value
+    return f"{confidence:.0%}"
+
+
+def _interval(row: ClassCount) -> str:
+    """Bounds of the count, or of the share where K is not known."""
+    if row.low is not None:
+        return f"{row.low}–{row.high}"
+    return f"{row.share_low or 0.0:.1%}–{row.share_high or 0.0:.1%}"
 
 
 def _whole(value: int | None) -> str:

@@ -185,6 +185,7 @@ KINDS: dict[str, Kind] = {
     "method": Kind(_methods, "--method NAME (`rlu methods` lists them)", ("auto",)),
     "search": Kind(_choice("checked", "printed", "none"), "--search NAME", "checked"),
     "iterations": Kind(_whole(0, 10_000), "--iterations T"),
+    "confidence": Kind(_between(0.5, 0.999), "--confidence P", 0.9),
     "draws": Kind(_whole(1, 10**8), "--draws M", 10_000),
     "seed": Kind(_whole(0, 2**63 - 1), "--seed N", 0),
     "device": Kind(_text, "--device auto|cpu|cuda[:i]", "auto"),
