@@ -38,6 +38,8 @@ DIGITS = (
     f"--images {{data}}/MNIST32.npz {COMMON} --model lenet5 --batch-size 32 --epochs 10 --lr 0.01"
 )
 COLOUR = f"{VGG} --epochs 10 --lr 0.05"
+TRAINED = f"{CIFAR} --batch-size 64 --epochs 10 --lr 0.01"
+QUARTER = "--model vgg16 --model-arg width=0.25 --model-arg hidden=512"
 # Table 4: options of the scheme, and the round under attack (t = 1 is the first).
 TABLE_4 = {
     "fedprox-0.5": ("--scheme fedprox --lambda 0.5", 1),
@@ -69,6 +71,12 @@ ROWS = {
     "vgg16-relu-m1": Row(f"{VGG} --lr 0.01 --epochs 1"),
     "vgg16-relu-m10": Row(f"{VGG} --lr 0.01 --epochs 10"),
     **{
+        f"{name}-p{reached}": Row(f"{TRAINED} {model} --pretrain {reached}")
+        for name, model in (("cnn", "--model cnn"), ("vgg16q", QUARTER))
+        for reached in (0.6, 0.8, 0.9)
+    },
+    "vgg16q-p0.8-lr0.05": Row(f"{TRAINED} {QUARTER} --pretrain 0.8 --lr 0.05"),
+    **{
         f"{name}-{scheme}": Row(f"{base} {options} --rounds {number}", number)
         for name, base in (("lenet5", DIGITS), ("vgg16", COLOUR))
         for scheme, (options, number) in TABLE_4.items()
@@ -82,7 +90,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for the simulated runs")
     parser.add_argument("--clients", type=int, default=10, help="attack clients 0 to N - 1")
-    parser.add_argument("--attack", default="", help="further options of rlu attack")
+    parser.add_argument(
+        "--attack", default="--method rlu", help="further options of rlu attack [--method rlu]"
+    )
     parser.add_argument("rows", nargs="*", default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     options = parser.parse_args()
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
