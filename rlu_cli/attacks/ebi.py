@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rlu_cli.attacks.answer import counted, labels_to_give
+from rlu_cli.attacks.answer import counted, labels_to_give, shared
 from rlu_cli.attacks.method import Method
 from rlu_cli.numerics.greedy import two_stages
 from rlu_cli.types import Evidence, Recovery
@@ -15,6 +15,8 @@ def ebi(evidence: Evidence) -> Recovery:
     bias = evidence.gradient.bias
     assert bias is not None
     total = labels_to_give(evidence)
+    if not bool((bias < 0).any()):
+        return shared(evidence, torch.zeros_like(bias))  # no class stands out
     impact = float(bias.clamp(max=0).sum()) / total
     counts = two_stages(bias, bias < 0, torch.full_like(bias, -impact), total)
     return counted(evidence, counts, impact=impact)

@@ -28,6 +28,7 @@ from rlu_cli.types import BatchMean, Evidence, Line, Recovery
 
 _ROUNDS = 8  # of shares, noise and progress in turn
 _WEIGHTS = "weights"
+_WIDEST = 1e6  # factor on a covariance, so that numbers stay numbers
 _LOST = 10.0  # misfit of the weights from which on they say nothing of the errors' size
 _DROPPED = (
     "the weights' update does not fit what the images predict, as when the embedding moves fast: "
@@ -52,10 +53,12 @@ def fusion(evidence: Evidence) -> Recovery:
     """
     line = line_of(evidence)
     directions = _directions(evidence, line)
+    if not line.means and not evidence.linear:  # nothing is left to read
+        return shared(evidence, torch.zeros(evidence.classes), notes=line.notes)
     if not line.means and not (directions.shape[1] and learned_something(evidence)):
         return replace(path(evidence), notes=line.notes)
     fused, points, names = _settle(evidence, line, directions)
-    misfit = dict(zip(names, fused.misfit, strict=False))
+    misfit = dict(zip(names, fused.misfit, strict=True))
     if misfit.get(_WEIGHTS, 0.0) > _LOST:
         return replace(path(evidence), notes=(*line.notes, _DROPPED))
     answer = shared(
@@ -117,7 +120,7 @@ def _settle(evidence: Evidence, line: Line, directions: Tensor) -> tuple[Fused, 
         shares = fused.shares
         # The bias is the anchor: its N rows for N unknowns leave no misfit to judge it by.
         scales = [
-            1.0 if name == "bias" else max(1.0, misfit)
+            1.0 if name == "bias" else min(max(1.0, misfit), _WIDEST)
             for name, misfit in zip(names, fused.misfit, strict=True)
         ]
         if evidence.linear:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rlu_cli.attacks.answer import counted, dummy_ends, ends, labels_to_give, mean_of
+from rlu_cli.attacks.answer import counted, dummy_ends, ends, labels_to_give, mean_of, shared
 from rlu_cli.attacks.method import DUMMIES, Method
 from rlu_cli.numerics.greedy import two_stages
 from rlu_cli.numerics.output_means import class_gradient_sums, embedding_sums, probabilities
@@ -66,6 +66,8 @@ def _greedy(evidence: Evidence, sums: Tensor, own: float, offset: Tensor) -> Rec
     own  sum or mean of the gradients that K labels make together, negative
     """
     classes, total = len(sums), labels_to_give(evidence)
+    if not bool((sums < 0).any()):
+        return shared(evidence, torch.zeros(classes))  # no class stands out
     impact = (1 + 1 / classes) * own / total
     rises = torch.full_like(sums, -impact)
     counts = two_stages(sums - offset, sums < 0, rises, total)

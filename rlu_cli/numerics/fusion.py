@@ -9,6 +9,7 @@ its own way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -90,7 +91,7 @@ def fuse(witnesses: Sequence[Witness], labels: Tensor, shares: Tensor, sampling:
     noise = _noise(witnesses, figures - means[labels], means, labels, sizes, shares, sampling)
     fixed = torch.cat([w.observed * (not w.free) for w in witnesses])
     free = torch.cat([w.observed * w.free for w in witnesses])
-    factor = torch.linalg.cholesky(noise)
+    factor = _root(noise)
 
     def white(rows: Tensor) -> Tensor:
         solved: Tensor = torch.linalg.solve_triangular(factor, rows, upper=False)
@@ -129,7 +130,8 @@ def _up_to_scale(
     classes = len(means)
     if amounts is None:
         even = torch.full((classes,), 1 / classes, dtype=torch.float64)
-        return Fused(even, torch.eye(classes).double(), (), None, Status.UNSOLVED)
+        misfit = (math.inf,) * len(witnesses)
+        return Fused(even, torch.eye(classes).double(), misfit, None, Status.UNSOLVED)
     total = float(amounts.sum())
     shares = amounts / total
     error: Tensor = torch.linalg.pinv(columns.T @ columns, hermitian=True)  # of w
@@ -172,6 +174,17 @@ def _noise(
     spread = torch.cat([witness.spread for witness in witnesses])
     floor = _FLOOR * (variances.mean() + variances)
     return noise + torch.diag(spread + floor)
+
+
+def _root(noise: Tensor) -> Tensor:
+    """Cholesky factor; rows that are one another's sums but for rounding get a little noise."""
+    factor: Tensor = noise
+    for floor in (0.0, 1e-9, 1e-6, 1e-3):
+        extra = torch.diag(floor * noise.diagonal().clamp_min(noise.diagonal().mean() * floor))
+        factor, failed = torch.linalg.cholesky_ex(noise + extra)
+        if not int(failed):
+            break
+    return factor
 
 
 def _blocks(parts: Sequence[Tensor]) -> Tensor:

@@ -199,6 +199,20 @@ def test_weights_that_fit_nothing_are_dropped_and_the_answer_says_so() -> None:
     assert "does not fit" in found.notes[-1]
 
 
+@pytest.mark.parametrize("sharp", [8.0, 15.0, 30.0, 300.0])
+def test_a_model_that_is_sure_of_everything_is_answered_all_the_same(sharp: float) -> None:
+    evidence = evidence_of(skewed_steps(4, 400, seed=1), head=World().trained_head(sharp), lr=0.01)
+    found = _answer("fusion", evidence)
+    assert bool(torch.isfinite(found.shares).all())
+    assert found.counts is not None
+    assert int(found.counts.sum()) == 1600
+
+
+def test_a_client_that_is_not_linear_and_has_no_means_is_told_nothing() -> None:
+    bare = replace(evidence_of(skewed_steps(4, 24, seed=1)), linear=False)
+    assert _answer("fusion", bare).status is Status.UNTOLD
+
+
 def test_without_a_learning_rate_the_means_tell_it() -> None:
     evidence, _ = _case(0)
     told = _answer("fusion", evidence)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from hand_made import Rows, head, numbers, one_embedding, pulled, round_of, seen, uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from linear_client import evidence_of, skewed_steps
 
+from rlu_cli.attacks import ATTACKS, Options
 from rlu_cli.attacks.ebi import ebi
 from rlu_cli.attacks.llbg import llbg
 from rlu_cli.attacks.llg import llg, llg_plus, llg_star
-from rlu_cli.types import Evidence, Outputs, Recovery
+from rlu_cli.types import Evidence, Outputs, Recovery, Status
 
 Attack = Callable[[Evidence], Recovery]
 EVEN = [0.25] * 4
@@ -235,3 +238,13 @@ def test_weight_methods_do_not_look_at_the_bias(method: Attack) -> None:
         method(round_of(seen, batches=[8], dummies=_dummies())) for seen in (plain, other)
     )
     assert _counts(again) == _counts(found)
+
+
+@pytest.mark.parametrize("name", ["llg", "llg-star", "llg+", "ebi"])
+def test_where_no_class_stands_out_the_answer_says_so(name: str) -> None:
+    evidence = evidence_of(skewed_steps(2, 24, seed=1))
+    still = replace(evidence, update=evidence.update * 0.0)
+    found = ATTACKS[name].build(Options())(still)
+    assert found.status is Status.UNTOLD
+    assert found.counts is not None
+    assert int(found.counts.max() - found.counts.min()) <= 1
