@@ -20,9 +20,9 @@ from torch import Tensor
 
 from rlu_cli.attacks.answer import shared
 from rlu_cli.attacks.method import LINE, Method, learned_something
-from rlu_cli.attacks.path import along, line_of, path, progress
+from rlu_cli.attacks.path import along, confidence_along, line_of, path, progress
 from rlu_cli.numerics.fusion import Fused, Sampling, Witness, fuse
-from rlu_cli.numerics.output_means import class_confidence, class_means, probabilities
+from rlu_cli.numerics.output_means import class_means, probabilities
 from rlu_cli.numerics.progress import even_weights
 from rlu_cli.types import BatchMean, Evidence, Line, Recovery
 
@@ -106,7 +106,7 @@ def _directions(evidence: Evidence, line: Line) -> Tensor:
 def _settle(evidence: Evidence, line: Line, directions: Tensor) -> tuple[Fused, Tensor, list[str]]:
     """Shares, their noise and the progress along the line, each from the last of the others."""
     labels = line.outputs[0].labels.cpu()
-    confidence = torch.stack([class_confidence(seen) for seen in line.outputs])
+    confidence = confidence_along(line)
     shares, points = _start(evidence, line)
     names = ["bias"] * evidence.linear + [_WEIGHTS] * bool(directions.shape[1])
     names += [mean.layer for mean in line.means]

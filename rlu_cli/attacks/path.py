@@ -59,7 +59,7 @@ def line_of(evidence: Evidence) -> Line:
 
 def along(evidence: Evidence, line: Line) -> Along:
     """The shares of the bias update alone, and how much each point of the line counts."""
-    confidence = torch.stack([class_confidence(seen) for seen in line.outputs])  # (S, N, N)
+    confidence = confidence_along(line)
     signal = evidence.signal.double().cpu()
     weights = torch.full((len(line.points),), 1 / len(line.points), dtype=torch.float64)
     solution = _solve(evidence, confidence, weights, signal)
@@ -67,6 +67,11 @@ def along(evidence: Evidence, line: Line) -> Along:
         weights = progress(evidence, line, solution.shares, confidence)
         solution = _solve(evidence, confidence, weights, signal)
     return Along(solution, weights)
+
+
+def confidence_along(line: Line) -> Tensor:
+    """S[n, j] at every point of the line, (S, N, N)."""
+    return torch.stack([class_confidence(seen) for seen in line.outputs])
 
 
 def progress(evidence: Evidence, line: Line, shares: Tensor, confidence: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlu_cli.numerics.output_means import class_means
 from rlu_cli.numerics.simplex import cone, mixture
 from rlu_cli.types import Status
 
@@ -85,16 +86,15 @@ def fuse(witnesses: Sequence[Witness], labels: Tensor, shares: Tensor, sampling:
     """
     classes = len(shares)
     figures = torch.cat([witness.figures for witness in witnesses], 1)
-    members = torch.nn.functional.one_hot(labels, classes).double()  # (A, N)
-    sizes = members.sum(0).clamp_min(1)
-    means = members.T @ figures / sizes[:, None]  # (N, D)
+    sizes = torch.bincount(labels, minlength=classes).clamp_min(1).double()
+    means = class_means(figures, labels, classes)  # (N, D)
     noise = _noise(witnesses, figures - means[labels], means, labels, sizes, shares, sampling)
     fixed = torch.cat([w.observed * (not w.free) for w in witnesses])
     free = torch.cat([w.observed * w.free for w in witnesses])
-    factor = _root(noise)
+    root = _root(noise)
 
     def white(rows: Tensor) -> Tensor:
-        solved: Tensor = torch.linalg.solve_triangular(factor, rows, upper=False)
+        solved: Tensor = torch.linalg.solve_triangular(root, rows, upper=False)
         return solved
 
     if all(witness.free for witness in witnesses):
