@@ -276,6 +276,7 @@ class Recovery:
                  say it
     notes        what a reader should know of this answer, in sentences
     covariance   (N, N) of the shares' error, where the method knows it
+    common       (N, N) the part of it that other rounds seen with the same images share
     lr           learning rate found, and its standard deviation, where nobody told it
     """
 
@@ -286,4 +287,5 @@ class Recovery:
     present: Tensor | None = None
     notes: tuple[str, ...] = ()
     covariance: Tensor | None = None
+    common: Tensor | None = None
     lr: tuple[float, float] | None = None

@@ -71,7 +71,7 @@ def fusion(evidence: Evidence) -> Recovery:
         error_ratio=_error_ratio(evidence, fused),
     )
     rate = None if evidence.rated else _rate(fused)
-    return replace(answer, covariance=fused.covariance, lr=rate)
+    return replace(answer, covariance=fused.covariance, common=fused.common, lr=rate)
 
 
 def _error_ratio(evidence: Evidence, fused: Fused) -> float | None:

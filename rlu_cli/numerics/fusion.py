@@ -64,6 +64,8 @@ class Fused:
 
     shares      (N,) z
     covariance  (N, N) of z, without the bounds of the simplex but on the plane Σz = 1
+    common      (N, N) the part of it that comes from the auxiliary class means: another round of
+                the client, seen with the same images, has the same error
     misfit      of each witness: squared whitened residual of its rows per row; about 1 where the
                 noise is what it was counted to be
     factor      what the free witness's y must be multiplied by, and its standard deviation; None
@@ -73,6 +75,7 @@ class Fused:
 
     shares: Tensor
     covariance: Tensor
+    common: Tensor
     misfit: tuple[float, ...]
     factor: tuple[float, float] | None
     status: Status
@@ -88,7 +91,9 @@ def fuse(witnesses: Sequence[Witness], labels: Tensor, shares: Tensor, sampling:
     figures = torch.cat([witness.figures for witness in witnesses], 1)
     sizes = torch.bincount(labels, minlength=classes).clamp_min(1).double()
     means = class_means(figures, labels, classes)  # (N, D)
-    noise = _noise(witnesses, figures - means[labels], means, labels, sizes, shares, sampling)
+    deviations = figures - means[labels]
+    noise = _noise(witnesses, deviations, means, labels, sizes, shares, sampling)
+    known = _of_class_means(witnesses, deviations, labels, sizes, shares)
     fixed = torch.cat([w.observed * (not w.free) for w in witnesses])
     free = torch.cat([w.observed * w.free for w in witnesses])
     root = _root(noise)
@@ -98,16 +103,18 @@ def fuse(witnesses: Sequence[Witness], labels: Tensor, shares: Tensor, sampling:
         return solved
 
     if all(witness.free for witness in witnesses):
-        return _up_to_scale(witnesses, noise, means, free, white)
+        return _up_to_scale(witnesses, noise, known, means, free, white)
     columns, unknown = white(means.T), white(-free[:, None])
     given = bool(free.any())
     found = mixture(columns, white(fixed[:, None])[:, 0], unknown[:, 0] if given else None)
     scale = found.scale or 0.0
-    covariance, error = _covariance(torch.cat([columns, unknown], 1) if given else columns, classes)
+    covariance, gain = _estimate(torch.cat([columns, unknown], 1) if given else columns, classes)
+    error = float(covariance[-1, -1].clamp_min(0).sqrt())
     residual = fixed + scale * free - means.T @ found.shares
     return Fused(
         shares=found.shares,
-        covariance=covariance,
+        covariance=covariance[:classes, :classes],
+        common=_common(gain[:classes], known, white),
         misfit=_misfit(witnesses, noise, residual),
         factor=(scale, error) if given else None,
         status=found.status,
@@ -117,6 +124,7 @@ def fuse(witnesses: Sequence[Witness], labels: Tensor, shares: Tensor, sampling:
 def _up_to_scale(
     witnesses: Sequence[Witness],
     noise: Tensor,
+    known: Tensor,
     means: Tensor,
     observed: Tensor,
     white: Callable[[Tensor], Tensor],
@@ -131,7 +139,8 @@ def _up_to_scale(
     if amounts is None:
         even = torch.full((classes,), 1 / classes, dtype=torch.float64)
         misfit = (math.inf,) * len(witnesses)
-        return Fused(even, torch.eye(classes).double(), misfit, None, Status.UNSOLVED)
+        unknown = torch.eye(classes).double()
+        return Fused(even, unknown, torch.zeros_like(unknown), misfit, None, Status.UNSOLVED)
     total = float(amounts.sum())
     shares = amounts / total
     error: Tensor = torch.linalg.pinv(columns.T @ columns, hermitian=True)  # of w
@@ -139,10 +148,29 @@ def _up_to_scale(
     return Fused(
         shares=shares,
         covariance=centring @ error @ centring.T / total**2,
+        common=_common(centring @ error @ columns.T / total, known, white),
         misfit=_misfit(witnesses, noise, observed - means.T @ amounts),
         factor=(1 / total, float(error.sum().clamp_min(0).sqrt()) / total**2),
         status=Status.SOLVED,
     )
+
+
+def _common(gain: Tensor, known: Tensor, white: Callable[[Tensor], Tensor]) -> Tensor:
+    """What the class means' error makes of z: gain (N, D) of whitened rows, known (D, D)."""
+    return gain @ white(white(known).T) @ gain.T
+
+
+def _of_class_means(
+    witnesses: Sequence[Witness],
+    deviations: Tensor,
+    labels: Tensor,
+    sizes: Tensor,
+    shares: Tensor,
+) -> Tensor:
+    """Covariance (D, D) of F z that comes from the finitely many auxiliary images behind F."""
+    scales = torch.cat([w.scale**0.5 * torch.ones(w.figures.shape[1]) for w in witnesses]).double()
+    known = (deviations * ((shares / sizes) ** 2)[labels][:, None]).T @ deviations
+    return known * torch.outer(scales, scales)
 
 
 def _noise(
@@ -205,8 +233,8 @@ def _unevenness(witnesses: Sequence[Witness], batch: float) -> Tensor:
     return torch.tensor(table, dtype=torch.float64) / batch
 
 
-def _covariance(columns: Tensor, classes: int) -> tuple[Tensor, float]:
-    """Covariance (N, N) of z on the plane Σz = 1, and the deviation of a free scale.
+def _estimate(columns: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Covariance of z on the plane Σz = 1, and of a free scale; and the gain: z = gain @ white y.
 
     columns  (D, N) whitened, or (D, N + 1) with the free column
     """
@@ -216,7 +244,7 @@ def _covariance(columns: Tensor, classes: int) -> tuple[Tensor, float]:
     inside = columns @ basis
     inverse: Tensor = torch.linalg.pinv(inside.T @ inside, hermitian=True)
     whole = basis @ inverse @ basis.T
-    return whole[:classes, :classes], float(whole[-1, -1].clamp_min(0).sqrt())
+    return whole, whole @ columns.T
 
 
 def _misfit(witnesses: Sequence[Witness], noise: Tensor, residual: Tensor) -> tuple[float, ...]:

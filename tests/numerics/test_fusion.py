@@ -157,6 +157,28 @@ def test_the_covariance_is_that_of_many_clients(kinds: str) -> None:
     assert float(torch.linalg.eigvalsh(told).min()) > -1e-12
 
 
+@pytest.mark.parametrize("free", [False, True])
+def test_the_common_error_is_what_two_rounds_share(free: bool) -> None:
+    """Two clients of one server: the auxiliary images behind both answers are the same."""
+    pairs = [(_draw((SHARP, BLURRED), s), _draw((SHARP, BLURRED), s + 5000)) for s in range(400)]
+    errors, told = [], []
+    for first, second in pairs:
+        rounds = []
+        for draw in (first, second):
+            seen = [
+                replace(w, figures=of.figures, free=free)
+                for w, of in zip(draw.witnesses, first.witnesses, strict=True)
+            ]
+            rounds.append(_fuse(draw, *seen))
+        one, other = (f.shares - d.shares for f, d in zip(rounds, (first, second), strict=True))
+        errors.append(torch.outer(one, other))
+        told.append(rounds[0].common)
+    measured, common = torch.stack(errors).mean(0), torch.stack(told).mean(0)
+    assert 0.6 < float(measured.diagonal().sum() / common.diagonal().sum()) < 1.5
+    assert float(common.diagonal().sum()) < float(rounds[0].covariance.diagonal().sum())
+    torch.testing.assert_close(common.sum(1), torch.zeros_like(common[0]), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("kinds", ["both", "uneven"])
 def test_the_misfit_is_about_one_where_the_noise_is_what_was_counted(kinds: str) -> None:
     """Less what fitting takes: N - 1 of 14 rows."""
