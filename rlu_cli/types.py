@@ -258,10 +258,12 @@ class Status(Enum):
     UNSETTLED = "not settled: the search was still improving when its iterations ran out"
     UNSOLVED = "not solved: the least-squares solver gave up"
     UNTOLD = "not told: the update singles out no class, so the labels are spread evenly"
+    UNINFORMED = "no better than an even guess: the error is as large as that of knowing nothing"
 
     @property
     def ok(self) -> bool:
-        return self not in (Status.UNSETTLED, Status.UNSOLVED, Status.UNTOLD)
+        failed = (Status.UNSETTLED, Status.UNSOLVED, Status.UNTOLD, Status.UNINFORMED)
+        return self not in failed
 
 
 @dataclass(frozen=True)
@@ -275,6 +277,9 @@ class Recovery:
     present      (N,) bool: the classes found, of a method that gives a set; None where the counts
                  say it
     notes        what a reader should know of this answer, in sentences
+    unbounded    (N,) shares before any was kept from falling below 0, where the method knows them:
+                 those of several rounds can be averaged, the bounded ones are too large for absent
+                 classes
     covariance   (N, N) of the shares' error, where the method knows it
     common       (N, N) the part of it that other rounds seen with the same images share
     lr           learning rate found, and its standard deviation, where nobody told it
@@ -286,6 +291,7 @@ class Recovery:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     present: Tensor | None = None
     notes: tuple[str, ...] = ()
+    unbounded: Tensor | None = None
     covariance: Tensor | None = None
     common: Tensor | None = None
     lr: tuple[float, float] | None = None

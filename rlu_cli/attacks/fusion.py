@@ -13,7 +13,9 @@ What else the files hold:
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -22,20 +24,54 @@ from rlu_cli.attacks.answer import shared
 from rlu_cli.attacks.method import LINE, Method, learned_something
 from rlu_cli.attacks.path import along, confidence_along, line_of, path, progress
 from rlu_cli.numerics.fusion import Fused, Sampling, Witness, fuse
-from rlu_cli.numerics.output_means import class_means, probabilities
+from rlu_cli.numerics.output_means import class_means, probabilities, tilted
 from rlu_cli.numerics.progress import even_weights
 from rlu_cli.types import BatchMean, Evidence, Line, Recovery
 
 _ROUNDS = 8  # of shares, noise and progress in turn
+_TILTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2)
+_SLACKS = (0.0, 0.1, 0.3)
+_COARSE = 4  # where there are many rows, every so manieth tilt is tried
+_MANY = 1_000
 _WEIGHTS = "weights"
 _WIDEST = 1e6  # factor on a covariance, so that numbers stay numbers
-_LOST = 10.0  # misfit of the weights from which on they say nothing of the errors' size
+_LOST = 10.0  # misfit from which on a witness says nothing of how far another is off
 _DROPPED = (
     "the weights' update does not fit what the images predict, as when the embedding moves fast: "
     "the answer is that of the bias along the path"
 )
 _ROWS = 600  # of the weights' update, whatever the number of classes
 _USUAL_BATCH = 64  # where |B| is not known: it sets the noise, not the answer
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What is assumed of the client beyond its labels; the most likely is taken.
+
+    tilt   β: its images are like auxiliary ones weighted by p_y^β, for they were trained on
+    slack  standard deviation of the path's place on the line, as a part of the whole line
+    """
+
+    tilt: float = 0.0
+    slack: float = 0.0
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Shares, noise and progress that agree under what was assumed.
+
+    points  (S,) how much each point of the line counts
+    names   of the witnesses
+    """
+
+    assumed: Assumed
+    fused: Fused
+    points: Tensor
+    names: tuple[str, ...]
+
+    @property
+    def misfit(self) -> dict[str, float]:
+        return dict(zip(self.names, self.fused.misfit, strict=True))
 
 
 def fusion(evidence: Evidence) -> Recovery:
@@ -46,10 +82,11 @@ def fusion(evidence: Evidence) -> Recovery:
     line. `numerics.fusion` counts the noise. A witness whose rows fit worse than their noise
     allows is widened by the square of that.
 
-    On a trained model the update's rows are known up to a positive factor, which is found as well:
-    how much smaller the client's errors are than the server's and, where nobody told it, the
-    learning rate. Of a client that is not linear in its gradients the BatchNorm means are read
-    alone.
+    On a trained model the client's images, which were trained on, have smaller errors and lie
+    further apart than the server's. With BatchNorm means that is a weighting p_y^β of the auxiliary
+    images, β the most likely; without them the update's rows are known up to a positive factor,
+    which is found as well. A rate that nobody told is such a factor too. Of a client that is not
+    linear in its gradients the BatchNorm means are read alone.
     """
     line = line_of(evidence)
     directions = _directions(evidence, line)
@@ -57,8 +94,8 @@ def fusion(evidence: Evidence) -> Recovery:
         return shared(evidence, torch.zeros(evidence.classes), notes=line.notes)
     if not line.means and not (directions.shape[1] and learned_something(evidence)):
         return replace(path(evidence), notes=line.notes)
-    fused, points, names = _settle(evidence, line, directions)
-    misfit = dict(zip(names, fused.misfit, strict=True))
+    settled = _most_likely(evidence, line, directions)
+    fused, misfit = settled.fused, settled.misfit
     if misfit.get(_WEIGHTS, 0.0) > _LOST:
         return replace(path(evidence), notes=(*line.notes, _DROPPED))
     answer = shared(
@@ -66,12 +103,20 @@ def fusion(evidence: Evidence) -> Recovery:
         fused.shares,
         fused.status,
         notes=line.notes,
-        point_weights=points.tolist(),
+        point_weights=settled.points.tolist(),
         misfit=misfit,
+        tilt=settled.assumed.tilt,
+        path_slack=settled.assumed.slack,
         error_ratio=_error_ratio(evidence, fused),
     )
     rate = None if evidence.rated else _rate(fused)
-    return replace(answer, covariance=fused.covariance, common=fused.common, lr=rate)
+    return replace(
+        answer,
+        unbounded=fused.unbounded,
+        covariance=fused.covariance,
+        common=fused.common,
+        lr=rate,
+    )
 
 
 def _error_ratio(evidence: Evidence, fused: Fused) -> float | None:
@@ -103,10 +148,33 @@ def _directions(evidence: Evidence, line: Line) -> Tensor:
     return axes[: max(count, 0)].T
 
 
-def _settle(evidence: Evidence, line: Line, directions: Tensor) -> tuple[Fused, Tensor, list[str]]:
+def _most_likely(evidence: Evidence, line: Line, directions: Tensor) -> Settled:
+    """The settled answer under the likeliest of `_assumptions`."""
+    plain = _settle(evidence, line, directions, Assumed())
+    others = (_settle(evidence, line, directions, a) for a in _assumptions(evidence, line, plain))
+    return min((plain, *others), key=lambda settled: settled.fused.surprise)
+
+
+def _assumptions(evidence: Evidence, line: Line, plain: Settled) -> Iterator[Assumed]:
+    """What else than the plain case may hold: on a trained model seen by bias and BatchNorm means.
+
+    Either alone is explained by some shares whatever is assumed. BatchNorm means that fit badly
+    themselves cannot tell how far off the path is: the bias stays the anchor.
+    """
+    if not (evidence.linear and line.means and learned_something(evidence)):
+        return
+    rows = sum(len(mean.mean) for mean in line.means)
+    tilts = _TILTS if rows < _MANY else _TILTS[::_COARSE]
+    fits = max(plain.misfit[mean.layer] for mean in line.means) <= _LOST
+    slacks = _SLACKS if fits and len(line.points) > 1 else _SLACKS[:1]
+    yield from (Assumed(*pair) for pair in product(tilts, slacks) if any(pair))
+
+
+def _settle(evidence: Evidence, line: Line, directions: Tensor, assumed: Assumed) -> Settled:
     """Shares, their noise and the progress along the line, each from the last of the others."""
     labels = line.outputs[0].labels.cpu()
-    confidence = confidence_along(line)
+    importance = tilted(line.outputs[0], assumed.tilt)
+    confidence = confidence_along(line, importance)
     shares, points = _start(evidence, line)
     names = ["bias"] * evidence.linear + [_WEIGHTS] * bool(directions.shape[1])
     names += [mean.layer for mean in line.means]
@@ -114,9 +182,11 @@ def _settle(evidence: Evidence, line: Line, directions: Tensor) -> tuple[Fused, 
     fused: Fused | None = None
     for _ in range(_ROUNDS):
         witnesses = _update(evidence, line, points, directions) if evidence.linear else []
-        witnesses += [_batch_mean(mean, points, labels, shares) for mean in line.means]
+        if assumed.slack:
+            witnesses[0] = _slack(witnesses[0], line, assumed.slack * shares, importance)
+        witnesses += [_batch_mean(mean, points, labels, shares, importance) for mean in line.means]
         scaled = [replace(w, scale=scale) for w, scale in zip(witnesses, scales, strict=True)]
-        fused = fuse(scaled, labels, shares, _sampling(evidence))
+        fused = fuse(scaled, labels, shares, _sampling(evidence), importance)
         shares = fused.shares
         # The bias is the anchor: its N rows for N unknowns leave no misfit to judge it by.
         scales = [
@@ -126,7 +196,17 @@ def _settle(evidence: Evidence, line: Line, directions: Tensor) -> tuple[Fused, 
         if evidence.linear:
             points = progress(evidence, line, shares, confidence)
     assert fused is not None
-    return fused, points, names
+    return Settled(assumed, fused, points, tuple(names))
+
+
+def _slack(bias: Witness, line: Line, amounts: Tensor, importance: Tensor) -> Witness:
+    """The bias as far as the path is known: its steps may lie earlier or later on the line.
+
+    amounts  (N,) shares times the standard deviation of the place
+    """
+    first, last = (probabilities(line.outputs[at]) for at in (0, -1))
+    change = class_means(first - last, line.outputs[0].labels, len(amounts), importance)
+    return replace(bias, drift=(amounts @ change)[:, None])
 
 
 def _start(evidence: Evidence, line: Line) -> tuple[Tensor, Tensor]:
@@ -183,14 +263,16 @@ def _of_update(evidence: Evidence, line: Line, observed: Tensor, figures: Tensor
     return Witness(observed, figures, rho / rho.sum(), nothing, nothing[:, None], free=free)
 
 
-def _batch_mean(mean: BatchMean, points: Tensor, labels: Tensor, shares: Tensor) -> Witness:
+def _batch_mean(
+    mean: BatchMean, points: Tensor, labels: Tensor, shares: Tensor, importance: Tensor
+) -> Witness:
     """The recovered mean input of one layer; it may be off by its own drift over the round."""
     figures = sum(
         (w * seen.double().cpu() for w, seen in zip(points, mean.inputs, strict=True)),
         torch.zeros(mean.inputs[0].shape, dtype=torch.float64),
     )
     change = (mean.inputs[-1] - mean.inputs[0]).double().cpu()
-    drift = shares @ class_means(change, labels, len(shares))
+    drift = shares @ class_means(change, labels, len(shares), importance)
     return Witness(mean.mean, figures, mean.weights, mean.rounding**2, drift[:, None])
 
 

@@ -69,9 +69,9 @@ def along(evidence: Evidence, line: Line) -> Along:
     return Along(solution, weights)
 
 
-def confidence_along(line: Line) -> Tensor:
-    """S[n, j] at every point of the line, (S, N, N)."""
-    return torch.stack([class_confidence(seen) for seen in line.outputs])
+def confidence_along(line: Line, importance: Tensor | None = None) -> Tensor:
+    """S[n, j] at every point of the line, (S, N, N); `importance` as `class_means` has it."""
+    return torch.stack([class_confidence(seen, importance) for seen in line.outputs])
 
 
 def progress(evidence: Evidence, line: Line, shares: Tensor, confidence: Tensor) -> Tensor:

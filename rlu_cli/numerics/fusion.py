@@ -22,6 +22,7 @@ from rlu_cli.types import Status
 
 _SHRINK = 1e-3  # of the covariance towards its diagonal
 _FLOOR = 1e-9  # of a row's variance, against rows that do not vary
+_WIDEST = 1.0  # deviation of a share of which the rows say nothing: it lies within 0…1
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Fused:
     """What the witnesses together say.
 
     shares      (N,) z
+    unbounded   (N,) the same without z ≥ 0, on the plane Σz = 1: over many rounds its mean is right
     covariance  (N, N) of z, without the bounds of the simplex but on the plane Σz = 1
     common      (N, N) the part of it that comes from the auxiliary class means: another round of
                 the client, seen with the same images, has the same error
@@ -70,40 +72,59 @@ class Fused:
                 noise is what it was counted to be
     factor      what the free witness's y must be multiplied by, and its standard deviation; None
                 without one
+    surprise    -2 log-likelihood of all rows under the noise as it was counted, no witness widened,
+                up to a constant: the smaller, the better the model that made the figures
     status      of the least squares
     """
 
     shares: Tensor
+    unbounded: Tensor
     covariance: Tensor
     common: Tensor
     misfit: tuple[float, ...]
     factor: tuple[float, float] | None
+    surprise: float
     status: Status
 
 
-def fuse(witnesses: Sequence[Witness], labels: Tensor, shares: Tensor, sampling: Sampling) -> Fused:
+def fuse(
+    witnesses: Sequence[Witness],
+    labels: Tensor,
+    shares: Tensor,
+    sampling: Sampling,
+    importance: Tensor | None = None,
+) -> Fused:
     """One step of the iteration: z under the noise that belongs to the last `shares`.
 
-    labels  (A,) of the auxiliary images
-    shares  (N,) the last guess, which sets how noisy each row is
+    labels      (A,) of the auxiliary images
+    shares      (N,) the last guess, which sets how noisy each row is
+    importance  (A,) weight of each image in its class, summing to 1 there; None for even weights
     """
     classes = len(shares)
     figures = torch.cat([witness.figures for witness in witnesses], 1)
-    sizes = torch.bincount(labels, minlength=classes).clamp_min(1).double()
-    means = class_means(figures, labels, classes)  # (N, D)
+    if importance is None:
+        importance = 1 / torch.bincount(labels, minlength=classes).double()[labels]
+    means = class_means(figures, labels, classes, importance)  # (N, D)
     deviations = figures - means[labels]
-    noise = _noise(witnesses, deviations, means, labels, sizes, shares, sampling)
-    known = _of_class_means(witnesses, deviations, labels, sizes, shares)
+    scales = _scales(witnesses)
+    counted = _noise(witnesses, deviations, means, shares[labels] * importance, shares, sampling)
+    noise = counted * torch.outer(scales, scales)
+    known = _of_class_means(deviations * scales, shares[labels] * importance)
     fixed = torch.cat([w.observed * (not w.free) for w in witnesses])
     free = torch.cat([w.observed * w.free for w in witnesses])
     root = _root(noise)
+
+    def surprise(residual: Tensor) -> float:
+        plain = root if bool((scales == 1).all()) else _root(counted)
+        rows = torch.linalg.solve_triangular(plain, residual[:, None], upper=False)
+        return float((rows**2).sum() + 2 * plain.diagonal().log().sum())
 
     def white(rows: Tensor) -> Tensor:
         solved: Tensor = torch.linalg.solve_triangular(root, rows, upper=False)
         return solved
 
     if all(witness.free for witness in witnesses):
-        return _up_to_scale(witnesses, noise, known, means, free, white)
+        return _up_to_scale(witnesses, noise, known, means, free, white, surprise)
     columns, unknown = white(means.T), white(-free[:, None])
     given = bool(free.any())
     found = mixture(columns, white(fixed[:, None])[:, 0], unknown[:, 0] if given else None)
@@ -111,12 +132,16 @@ def fuse(witnesses: Sequence[Witness], labels: Tensor, shares: Tensor, sampling:
     covariance, gain = _estimate(torch.cat([columns, unknown], 1) if given else columns, classes)
     error = float(covariance[-1, -1].clamp_min(0).sqrt())
     residual = fixed + scale * free - means.T @ found.shares
+    even = torch.full((classes,), 1 / classes, dtype=torch.float64)
+    moved = gain[:classes] @ white((fixed - means.T @ even)[:, None])[:, 0]
     return Fused(
         shares=found.shares,
+        unbounded=even + moved,
         covariance=covariance[:classes, :classes],
         common=_common(gain[:classes], known, white),
         misfit=_misfit(witnesses, noise, residual),
         factor=(scale, error) if given else None,
+        surprise=surprise(residual) - (2 * len(free.nonzero()) * math.log(scale) if scale else 0.0),
         status=found.status,
     )
 
@@ -128,6 +153,7 @@ def _up_to_scale(
     means: Tensor,
     observed: Tensor,
     white: Callable[[Tensor], Tensor],
+    surprise: Callable[[Tensor], float],
 ) -> Fused:
     """Shares where every row is known up to the one factor: y = F w, z = w / Σw.
 
@@ -140,17 +166,22 @@ def _up_to_scale(
         even = torch.full((classes,), 1 / classes, dtype=torch.float64)
         misfit = (math.inf,) * len(witnesses)
         unknown = torch.eye(classes).double()
-        return Fused(even, unknown, torch.zeros_like(unknown), misfit, None, Status.UNSOLVED)
+        nothing = torch.zeros_like(unknown)
+        return Fused(even, even, unknown, nothing, misfit, None, math.inf, Status.UNSOLVED)
     total = float(amounts.sum())
     shares = amounts / total
-    error: Tensor = torch.linalg.pinv(columns.T @ columns, hermitian=True)  # of w
+    bound = torch.eye(classes, dtype=torch.float64) / (_WIDEST * total) ** 2
+    error: Tensor = torch.linalg.pinv(columns.T @ columns + bound, hermitian=True)  # of w
     centring = torch.eye(classes, dtype=torch.float64) - shares[:, None]  # dz = (I - z 1ᵀ) dw / Σw
+    moved = error @ columns.T @ white(observed[:, None])[:, 0] - amounts
     return Fused(
         shares=shares,
+        unbounded=shares + centring @ moved / total,
         covariance=centring @ error @ centring.T / total**2,
         common=_common(centring @ error @ columns.T / total, known, white),
         misfit=_misfit(witnesses, noise, observed - means.T @ amounts),
         factor=(1 / total, float(error.sum().clamp_min(0).sqrt()) / total**2),
+        surprise=surprise(observed - means.T @ amounts),
         status=Status.SOLVED,
     )
 
@@ -160,48 +191,48 @@ def _common(gain: Tensor, known: Tensor, white: Callable[[Tensor], Tensor]) -> T
     return gain @ white(white(known).T) @ gain.T
 
 
-def _of_class_means(
-    witnesses: Sequence[Witness],
-    deviations: Tensor,
-    labels: Tensor,
-    sizes: Tensor,
-    shares: Tensor,
-) -> Tensor:
-    """Covariance (D, D) of F z that comes from the finitely many auxiliary images behind F."""
-    scales = torch.cat([w.scale**0.5 * torch.ones(w.figures.shape[1]) for w in witnesses]).double()
-    known = (deviations * ((shares / sizes) ** 2)[labels][:, None]).T @ deviations
-    return known * torch.outer(scales, scales)
+def _scales(witnesses: Sequence[Witness]) -> Tensor:
+    """Square root of each row's factor on the covariance, (D,)."""
+    parts = [torch.full((w.figures.shape[1],), w.scale**0.5) for w in witnesses]
+    return torch.cat(parts).double()
+
+
+def _of_class_means(deviations: Tensor, amounts: Tensor) -> Tensor:
+    """Covariance (D, D) of F z that comes from the finitely many auxiliary images behind F.
+
+    amounts  (A,) share of the client's labels that each image stands for
+    """
+    return (deviations * (amounts**2)[:, None]).T @ deviations
 
 
 def _noise(
     witnesses: Sequence[Witness],
     deviations: Tensor,
     means: Tensor,
-    labels: Tensor,
-    sizes: Tensor,
+    amounts: Tensor,
     shares: Tensor,
     sampling: Sampling,
 ) -> Tensor:
-    """Covariance (D, D) of y - F z, for the rows of all witnesses together."""
+    """Covariance (D, D) of y - F z, for the rows of all witnesses together, none widened.
+
+    amounts  (A,) share of the client's labels that each image stands for
+    """
     widths = [witness.figures.shape[1] for witness in witnesses]
     expand = _blocks([torch.ones(1, width) for width in widths])  # (W, D)
     uneven = expand.T @ _unevenness(witnesses, sampling.batch) @ expand  # (D, D)
     # The client's images within their classes, and the auxiliary images behind the class means.
-    drawn = (deviations * (shares / sizes)[labels][:, None]).T @ deviations
-    known = (deviations * ((shares / sizes) ** 2)[labels][:, None]).T @ deviations
+    drawn = (deviations * amounts[:, None]).T @ deviations
+    known = _of_class_means(deviations, amounts)
     # The labels: a witness that counts the steps unevenly sees other shares than the plain ones.
     mixed = means.T @ (torch.diag(shares) - torch.outer(shares, shares)) @ means
     noise = drawn * (1 / sampling.distinct + uneven) + known + mixed * uneven
     variances = noise.diagonal().clone()
     noise = noise * (1 - _SHRINK) + torch.diag(variances * _SHRINK)
     extra = _blocks([w.drift @ w.drift.T for w in witnesses])
-    scales = torch.cat(
-        [torch.full((width,), w.scale**0.5) for w, width in zip(witnesses, widths, strict=True)]
-    ).double()
-    noise = (noise + extra) * torch.outer(scales, scales)
-    spread = torch.cat([witness.spread for witness in witnesses])
+    # A factor on the covariance is not meant for the rounding of the files.
+    spread = torch.cat([w.spread / w.scale for w in witnesses])
     floor = _FLOOR * (variances.mean() + variances)
-    return noise + torch.diag(spread + floor)
+    return noise + extra + torch.diag(spread + floor)
 
 
 def _root(noise: Tensor) -> Tensor:
@@ -237,12 +268,16 @@ def _estimate(columns: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Covariance of z on the plane Σz = 1, and of a free scale; and the gain: z = gain @ white y.
 
     columns  (D, N) whitened, or (D, N + 1) with the free column
+
+    Directions of z that no row sees have a deviation of `_WIDEST`, not of 0.
     """
     centred = torch.eye(classes, dtype=torch.float64) - 1 / classes
     plane: Tensor = torch.linalg.qr(centred[:, 1:])[0]  # (N, N - 1), spans Σ = 0
     basis = _blocks([plane, torch.eye(columns.shape[1] - classes)])
     inside = columns @ basis
-    inverse: Tensor = torch.linalg.pinv(inside.T @ inside, hermitian=True)
+    information = inside.T @ inside
+    information.diagonal()[: classes - 1] += _WIDEST**-2
+    inverse: Tensor = torch.linalg.pinv(information, hermitian=True)
     whole = basis @ inverse @ basis.T
     return whole, whole @ columns.T
 

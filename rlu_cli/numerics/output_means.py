@@ -7,24 +7,48 @@ from torch import Tensor
 
 from rlu_cli.types import Outputs
 
+_LEAST = 1e-6  # of a probability, before it is raised to a power
+
 
 def probabilities(outputs: Outputs) -> Tensor:
     """Softmax of every image's logits, (A, N) float64, on the CPU."""
     return torch.softmax(outputs.logits.double().cpu(), 1)
 
 
-def class_means(values: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Mean row of each class: (A, k) → (N, k); a class without images has a row of zeros."""
+def class_means(
+    values: Tensor, labels: Tensor, classes: int, importance: Tensor | None = None
+) -> Tensor:
+    """Mean row of each class: (A, k) → (N, k); a class without images has a row of zeros.
+
+    importance  (A,) weight of each image in its class, summing to 1 there; None for even weights
+    """
     member = torch.nn.functional.one_hot(labels.cpu(), classes).to(values)  # (A, N)
+    if importance is not None:
+        return (member * importance.to(values)[:, None]).T @ values
     return (member.T @ values) / member.sum(0).clamp_min(1)[:, None]
 
 
-def class_confidence(outputs: Outputs) -> Tensor:
+def tilted(outputs: Outputs, exponent: float) -> Tensor:
+    """Weight of each image in its class, (A,) ∝ p_y^β, summing to 1 within every class.
+
+    With β > 0 images that the model is sure of count more, as those do that it was trained on;
+    β = 0 weighs all alike.
+    """
+    labels = outputs.labels.cpu()
+    own = probabilities(outputs).gather(1, labels[:, None])[:, 0].clamp_min(_LEAST) ** exponent
+    sums = torch.zeros(outputs.logits.shape[1], dtype=torch.float64).index_add_(0, labels, own)
+    return own / sums[labels]
+
+
+def class_confidence(outputs: Outputs, importance: Tensor | None = None) -> Tensor:
     """S[n, j]: mean softmax of class j on the images of true class n, (N, N), diagonal kept.
 
     Over the images themselves, without the normal distribution that Eq. 8 draws from.
+
+    importance  as `class_means` has it
     """
-    return class_means(probabilities(outputs), outputs.labels, outputs.logits.shape[1])
+    classes = outputs.logits.shape[1]
+    return class_means(probabilities(outputs), outputs.labels, classes, importance)
 
 
 def embedding_sums(outputs: Outputs) -> Tensor:
