@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,20 @@ from torch import Tensor
 from rlu_cli.attacks import ATTACKS, AUTO
 from rlu_cli.auxiliary import NOISE, load_auxiliary, noise_auxiliary
 from rlu_cli.checkpoints import (
-    batch_norm_counters,
     check_pair,
     find_output_layer,
     momentum_head,
     open_checkpoint,
     read_head,
 )
+from rlu_cli.counters import counted_steps, inferred_epochs, step_hints
 from rlu_cli.errors import InputError, RluError, UsageError, printable
 from rlu_cli.history import History, check_history, last_file, read_history
 from rlu_cli.matching import Reading, readings
 from rlu_cli.models import input_shape, runs_code
 from rlu_cli.schemes import SCHEMES, SERVER_VALUE, TAKES_LAMBDA
 from rlu_cli.settings import (
+    INFER,
     KINDS,
     Layer,
     environment_layer,
@@ -35,7 +35,7 @@ from rlu_cli.settings import (
     resolve,
 )
 from rlu_cli.steps import Plan
-from rlu_cli.training import Training, describe_training
+from rlu_cli.training import NONLINEAR, Training, describe_training
 from rlu_cli.truth import load_truth
 from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
 
@@ -86,7 +86,8 @@ def open_pair(paths: Sequence[Path], max_bytes: int) -> tuple[Checkpoint, Checkp
 def gather_settings(
     flags: Mapping[str, Any], paths: Sequence[Path], pair: Sequence[Checkpoint] | None
 ) -> dict[str, Setting]:
-    """Every setting anyone gave, in the order of rank, before anything is missing.
+    """Every setting anyone gave, in the order of rank, before anything is missing; then the epochs,
+    where nobody said them and BatchNorm counters do.
 
     paths  the inspected files, client's first for what lies beside
     pair   the opened checkpoints, for what they tell themselves; None when not yet opened
@@ -94,49 +95,84 @@ def gather_settings(
     told = [Layer(dict(c.facts)) for c in reversed(pair or ())]
     known = [Layer({n: s for n, s in layer.values.items() if n in KINDS}) for layer in told]
     files = file_layers([*reversed(paths)], Path.cwd())
-    return resolve([flag_layer(flags), environment_layer(), *files, *known])
+    settings = resolve([flag_layer(flags), environment_layer(), *files, *known])
+    epochs = inferred_epochs(settings, pair or ())
+    return settings if epochs is None else {**settings, "epochs": epochs}
 
 
 def build_case(
     global_path: Path,
     local_path: Path,
-    aux: str,
+    aux: str | Auxiliary,
     flags: Mapping[str, Any],
     *,
     strict: bool = False,
 ) -> Case:
     """Open, resolve and check everything one attack needs.
 
-    aux  path of the auxiliary images, or "none"
+    aux  path of the auxiliary images, "none", or images that were read before
 
-    Raises UsageError E102 listing every missing setting, and the errors of the steps it calls.
+    Raises the errors of `check_told` and of the steps it calls.
     """
     paths = (global_path, local_path)
     limit = gather_settings(flags, paths, None)["max_bytes"].value
     pair = open_pair(paths, limit)
     settings = gather_settings(flags, paths, pair)
+    check_told(settings, pair)
+    case = _opened(pair, settings, aux, strict=strict)
+    check_pair(*pair, case.layer)
+    value = case.value
+    truth, path, notes = _truth(value("truth"), local_path, case.auxiliary, case.plan)
+    return replace(
+        case,
+        history=_history(case.training, pair, case.layer, value),
+        velocity=_velocity(case.training, pair, case.layer, value),
+        truth=truth,
+        truth_path=path,
+        notes=notes,
+    )
+
+
+def build_study(
+    global_path: Path, aux: str, flags: Mapping[str, Any], *, strict: bool = False
+) -> Case:
+    """The case of a client that is not there: the global model alone, and how clients train on it.
+
+    Both files of the pair are the global one. Raises as `build_case` does.
+    """
+    limit = gather_settings(flags, (global_path,), None)["max_bytes"].value
+    model = open_checkpoint(global_path, max_bytes=limit)
+    settings = gather_settings(flags, (global_path,), (model,))
+    require(settings, _needed_to_train(settings), ())
+    return _opened((model, model), settings, aux, strict=strict)
+
+
+def _opened(
+    pair: tuple[Checkpoint, Checkpoint],
+    settings: Mapping[str, Setting],
+    aux: str | Auxiliary,
+    *,
+    strict: bool,
+) -> Case:
+    """The case without what only the client's own file and its neighbours tell."""
     value: Callable[[str], Any] = {n: setting.value for n, setting in settings.items()}.get
-    require(settings, needed(settings, pair), step_hints(pair))
     training = describe_training(value)
     layer = find_output_layer(pair[0].state, layer=value("layer"), classes=_classes_told(value))
-    check_pair(*pair, layer)
     if not runs_code(value("model") or ""):  # a model of the user's own may be one layer
         _refuse_bare_head(pair[0], layer)
     found = readings(pair[0], value("model"), value("model_args") or {}, value("normalize"))
     auxiliary = _auxiliary(aux, pair[0], layer, found[0], value, strict=strict)
-    truth, truth_path, notes = _truth(value("truth"), local_path, auxiliary, training.plan)
     return Case(
         pair=pair,
         layer=layer,
         settings=settings,
         training=training,
-        history=_history(training, pair, layer, value),
-        velocity=_velocity(training, pair, layer, value),
+        history=History(),
+        velocity=None,
         readings=tuple(found),
         auxiliary=auxiliary,
-        truth=truth,
-        truth_path=truth_path,
-        notes=notes,
+        truth=None,
+        truth_path=None,
     )
 
 
@@ -215,7 +251,7 @@ def _truth_beside(local: Path) -> Path | None:
 
 
 def _auxiliary(
-    aux: str,
+    aux: str | Auxiliary,
     checkpoint: Checkpoint,
     layer: str,
     reading: Reading,
@@ -224,6 +260,8 @@ def _auxiliary(
     strict: bool,
 ) -> Auxiliary:
     classes = len(read_head(checkpoint.state, layer).weight)
+    if isinstance(aux, Auxiliary):
+        return _fitting(aux, classes)
     channels, told = _input_shape(checkpoint, reading, classes)
     size = value("image_size") or told
     if aux != NOISE:
@@ -254,50 +292,83 @@ def _auxiliary(
     return noise_auxiliary(names, channels=channels, size=size, seed=value("seed"))
 
 
+def _fitting(auxiliary: Auxiliary, classes: int) -> Auxiliary:
+    if auxiliary.classes == classes:
+        return auxiliary
+    raise InputError(
+        "E221",
+        f"images of {auxiliary.classes} classes for an output layer of {classes}",
+        hint="the files are of another model",
+    )
+
+
 def _input_shape(checkpoint: Checkpoint, reading: Reading, classes: int) -> tuple[int, int | None]:
     model = reading.build(checkpoint, classes) if runs_code(reading.model) else reading.model
     return input_shape(model, checkpoint.state)
 
 
-def needed(settings: Mapping[str, Setting], pair: Sequence[Checkpoint]) -> tuple[str, ...]:
+def check_told(settings: Mapping[str, Setting], pair: Sequence[Checkpoint]) -> None:
+    """Whether nothing is missing.
+
+    Raises UsageError E102, listing every missing setting, or for `--lr infer` where no rate can be.
+    """
+    require(settings, _needed(settings, pair), step_hints(settings, pair))
+    if "lr" not in settings or settings["lr"].value != INFER:
+        return
+    names = [settings["optimizer"].value, "clip" if _given(settings, "clip") else ""]
+    nonlinear = [NONLINEAR[name] for name in names if name in NONLINEAR]
+    why = "; ".join(nonlinear) or _hides_rate(settings, pair)
+    if why is not None:
+        raise UsageError(
+            "E102",
+            "the learning rate cannot be inferred",
+            why=why,
+            hint="leave --lr out: BatchNorm buffers are read without it"
+            if nonlinear and counted_steps(pair)
+            else "give it with --lr ETA",
+        )
+
+
+def _needed_to_train(settings: Mapping[str, Setting]) -> tuple[str, ...]:
+    names = ["lr", "epochs"]
+    names += ["batch_size"] if "samples" in settings else []
+    return (*names, "lambda") if settings["scheme"].value in TAKES_LAMBDA else tuple(names)
+
+
+def _needed(settings: Mapping[str, Setting], pair: Sequence[Checkpoint]) -> tuple[str, ...]:
     """What cannot be left out: a full pass over the samples has steps only with a batch size, a
     scheme may have a λ, and one with memory needs the client's earlier rounds. The learning rate
     can be found by a method that reads BatchNorm buffers, of a client whose steps it only scales.
     """
-    names = ["epochs"] if _tells_rate(settings, pair) else ["lr", "epochs"]
+    names = ["lr", "epochs"] if _hides_rate(settings, pair) else ["epochs"]
     if "samples" in settings:
         names.append("batch_size")
     scheme = settings["scheme"].value
     if scheme in TAKES_LAMBDA:
         names.append("lambda")
-    if SCHEMES[scheme](0.0).remembers:
+    if SCHEMES[scheme](0.0).remembers or ("joint" in settings and settings["joint"].value):
         names.append("history")
     return tuple(names)
 
 
-def _tells_rate(settings: Mapping[str, Setting], pair: Sequence[Checkpoint]) -> bool:
-    """Whether the learning rate may follow from the files."""
+def _hides_rate(settings: Mapping[str, Setting], pair: Sequence[Checkpoint]) -> str | None:
+    """Why the learning rate cannot follow from the files; None where it may."""
     methods = settings["method"].value
-    asked = any(name == AUTO or ATTACKS[name].any_rate for name in methods)
-    mixed = ("weight_decay", "lambda", "history")  # with these η does more than scale the update
-    plain = not any(name in settings and settings[name].value for name in mixed)
-    return asked and plain and bool(counted_steps(pair))
+    if not any(name == AUTO or ATTACKS[name].any_rate for name in methods):
+        return "no method asked for finds it: --method fusion does"
+    mixed = [name for name in ("weight_decay", "lambda") if _given(settings, name)]
+    if mixed or _remembers(settings):
+        return f"with {' and '.join(mixed) or 'memory'} it does more than scale the update"
+    if not counted_steps(pair):
+        return "it takes a model with BatchNorm, and counters that show the client's steps"
+    return None
 
 
-def counted_steps(pair: Sequence[Checkpoint]) -> int | None:
-    """Training-mode passes between the two files, by the majority of BatchNorm counters.
-
-    None when there are no counters or they do not agree on a whole number.
-    """
-    before, after = (batch_norm_counters(checkpoint.state) for checkpoint in pair)
-    passes = Counter(round(after[name] - before[name], 3) for name in before if name in after)
-    if not passes:
-        return None
-    most, votes = passes.most_common(1)[0]
-    return int(most) if most == int(most) >= 0 and votes * 2 > len(before) else None
+def _given(settings: Mapping[str, Setting], name: str) -> bool:
+    return name in settings and bool(settings[name].value)
 
 
-def step_hints(pair: Sequence[Checkpoint]) -> list[str]:
-    """What the files themselves tell of the number of steps."""
-    steps = counted_steps(pair)
-    return [f"BatchNorm counters show {steps} steps: --epochs {steps}"] if steps else []
+def _remembers(settings: Mapping[str, Setting]) -> bool:
+    """Whether something from earlier rounds, of the scheme or of momentum, enters the update."""
+    momentum = "momentum" in settings and settings["momentum"].value and "history" in settings
+    return SCHEMES[settings["scheme"].value](0.0).remembers or bool(momentum)

@@ -6,18 +6,20 @@ What each one proves and does not is in `docs/diagnostics.md`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlu_cli.auxiliary import is_noise
-from rlu_cli.cases import Case, counted_steps
+from rlu_cli.cases import Case
 from rlu_cli.checkpoints import read_head
+from rlu_cli.counters import INFERRED, counted_steps
 from rlu_cli.errors import printable
 from rlu_cli.matching import embedding_fit
-from rlu_cli.types import Evidence, Outputs, Recovery
+from rlu_cli.numerics.identifiability import confused_groups, uninformed
+from rlu_cli.types import Evidence, Outputs, Recovery, Status
 
 OF_METHOD = "W320"
 _SUM_TOLERANCE = 1e-3
@@ -27,16 +29,21 @@ _WEIGHTING_LOSS = 0.02
 _ROUNDING_LIMIT = 0.05
 _COSINE = 0.8
 _NORM_RATIO = 1.25
+_GROUPS_SAID = 5  # groups of classes that a sentence lists
 _NOISE_COSINE, _NOISE_RATIO = 0.8, 2.0  # untrained models: 0.85 and more, 1.2 and less
 _ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, None: 2.0**-24}
 
 
 @dataclass(frozen=True)
 class Caution:
-    """One thing the user should know, with a code that stays."""
+    """One thing the user should know, with a code that stays.
+
+    redacted  the same without a word on the client, where `text` names classes
+    """
 
     code: str
     text: str
+    redacted: str | None = None
 
 
 def update_figures(case: Case, evidence: Evidence) -> dict[str, Any]:
@@ -141,6 +148,46 @@ def _step_warnings(case: Case, figures: Mapping[str, Any]) -> list[Caution]:
     return [Caution("W304", text)]
 
 
+def judged(recovery: Recovery) -> Recovery:
+    """The recovery, its status UNINFORMED where its own error says that it tells nothing."""
+    if recovery.covariance is None or not recovery.status.ok:
+        return recovery
+    if not uninformed(recovery.shares, recovery.covariance):
+        return recovery
+    return replace(recovery, status=Status.UNINFORMED)
+
+
+def confusions(recovery: Recovery) -> tuple[tuple[int, ...], ...]:
+    """Groups of classes that the evidence tells together and not apart; none where nobody knows."""
+    if recovery.covariance is None or not recovery.status.ok:
+        return ()
+    return confused_groups(recovery.shares, recovery.covariance)
+
+
+def confusion_warnings(recovery: Recovery, names: Sequence[str]) -> list[Caution]:
+    """A sentence on the classes that are told together and not apart, with their names."""
+    groups = confusions(recovery)
+    if not groups:
+        return []
+    said = "; ".join(
+        f"{_listed(group, names)} are {float(recovery.shares[list(group)].sum()):.1%} together"
+        for group in groups[:_GROUPS_SAID]
+    )
+    more = f"; and {len(groups) - _GROUPS_SAID} more groups" * (len(groups) > _GROUPS_SAID)
+    classes = sum(map(len, groups))
+    why = "how that splits among them the evidence does not tell"
+    text = f"classes that cannot be told from one another: {said}{more}; {why}"
+    hidden = f"{classes} classes, in {len(groups)} groups, cannot be told from one another"
+    return [Caution("W321", text, f"{hidden}: only the sum of each group is told")]
+
+
+def _listed(group: Sequence[int], names: Sequence[str], limit: int = 6) -> str:
+    shown = [label(n, names[n]) for n in group[:limit]]
+    if len(group) > limit:
+        return ", ".join(shown) + f" and {len(group) - limit} more"
+    return ", ".join(shown[:-1]) + f" and {shown[-1]}"
+
+
 def estimate_warnings(
     recovery: Recovery, wanted_draws: int, sizes: Sequence[int] | None
 ) -> list[Caution]:
@@ -201,11 +248,12 @@ def _short(sizes: Sequence[int] | None) -> bool:
 
 def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
     """What the answer takes for granted, the meaning of an epoch first."""
-    lines = [case.plan.assumed] if case.plan.assumed else []
+    lines = _steps_said(case)
     if case.plan.batch_sizes is None:
         lines.append("no batch size: shares only; give --batch-size for counts")
-        if training:
-            lines.append(f"training-mode passes in batches of {batch}, since |B| is not known")
+        also = " and training-mode passes" * training
+        lines.append(f"intervals{also} as of batches of {batch}, since |B| is not known")
+        lines += ["not scored: without --batch-size there are no counts"] * (case.truth is not None)
     narrow = sorted({c.narrow for c in case.pair if c.narrow})
     lines += [f"checkpoints in {name}, widened to float32" for name in narrow]
     lines += [*case.notes, *case.history.notes]
@@ -220,6 +268,14 @@ def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
     names = case.auxiliary.class_names
     lines.append(f"class order: {_shortened(names)}")
     return lines + list(case.auxiliary.notes)
+
+
+def _steps_said(case: Case) -> list[str]:
+    """How many steps there were, where nobody said so, or not whether an epoch is a full pass."""
+    source, plan = case.settings["epochs"].source, case.plan
+    if not source.startswith(INFERRED):
+        return [plan.assumed] if plan.assumed else []
+    return [f"{plan.steps} steps {source}{'; for full passes give --samples' * bool(plan.assumed)}"]
 
 
 def _shortened(names: Sequence[str], limit: int = 12) -> str:

@@ -1,4 +1,7 @@
-"""Earlier rounds of a client, for schemes with memory (the layout is in docs/history.md)."""
+"""Earlier rounds of a client: for schemes with memory, and to be read as well.
+
+The layout of the folder is in docs/history.md.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,24 @@ class History:
     past: tuple[Round, ...] = ()
     server: Head | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PastRound:
+    """A round the client took part in before the one under study.
+
+    name   of its folder
+    start  the global checkpoint
+    end    the client's own
+    lr     learning rate of the first step; None where round.json does not say it
+    steps  of the client; None where round.json does not say them
+    """
+
+    name: str
+    start: Path
+    end: Path
+    lr: float | None
+    steps: float | None
 
 
 @dataclass
@@ -121,6 +142,47 @@ def last_file(folder: Path, local: Path) -> Path | None:
         if _took_part(_record(path), path, local.stem):
             return _file(path, local.stem)
     return None
+
+
+def earlier_folders(folder: Path, local: Path) -> list[Path]:
+    """Folders of the rounds before the one that `local` belongs to, in order."""
+    check_history(folder)
+    return _earlier(folder, local)
+
+
+def open_round(path: Path, local: Path) -> PastRound | None:
+    """One earlier round of the client whose file under study is `local`; None if it sat it out.
+
+    Raises InputError E231 for a file that is missing and a round.json that cannot be read.
+    """
+    try:
+        record = _record(path)
+        took_part = _took_part(record, path, local.stem)
+        start, end = _file(path, "global"), _file(path, local.stem)
+    except OSError as problem:
+        raise InputError(
+            "E231",
+            f"cannot look into {printable(path)}",
+            why=printable(problem.strerror),
+            hint="check its permissions",
+        ) from None
+    if not took_part:
+        return None
+    if start is None or end is None:
+        missing = "global" if start is None else local.stem
+        raise InputError(
+            "E231",
+            f"{printable(path.name)}/{printable(missing)}.pt is missing",
+            hint="add it (docs/history.md)",
+        )
+    lr, steps = (_number(record.get(name)) for name in ("lr", "steps"))
+    return PastRound(path.name, start, end, lr, steps)
+
+
+def round_name(folder: Path, local: Path) -> str | None:
+    """The name of the history's folder that `local` lies in; None where it lies elsewhere."""
+    home = local.resolve().parent
+    return home.name if _ROUND.fullmatch(home.name) and home.parent == folder.resolve() else None
 
 
 def _earlier(folder: Path, local: Path) -> list[Path]:

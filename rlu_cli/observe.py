@@ -128,7 +128,7 @@ def outputs(
     load_weights(model, state, path=path)
     model.to(view.device).train(view.training)
     count = len(auxiliary.images)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(view.seed))
+    order = mixed_order(count, view.seed)
     embeddings, logits = _run(model, auxiliary.images, order, view)
     if not torch.isfinite(logits).all():
         raise InputError(
@@ -139,6 +139,11 @@ def outputs(
     labels = auxiliary.labels[order].to(view.device)
     seen = Outputs(embeddings[:count], logits[:count], labels)
     return _for_every_class(seen, auxiliary.classes) if is_noise(auxiliary) else seen
+
+
+def mixed_order(count: int, seed: int) -> Tensor:
+    """The order in which `outputs` shows the images, and gives its rows: it mixes the classes."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 def _run(model: nn.Module, images: Tensor, order: Tensor, view: View) -> tuple[Tensor, Tensor]:

@@ -9,20 +9,34 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlu_cli.attacks import ATTACKS, DUMMIES, LINE, VIRTUAL, Options, concerns, method_for
+from rlu_cli.attacks import (
+    ATTACKS,
+    DUMMIES,
+    ENSEMBLE,
+    LINE,
+    TRAINING,
+    VIRTUAL,
+    Options,
+    concerns,
+    method_for,
+)
 from rlu_cli.attacks import AUTO as AUTO_METHOD
 from rlu_cli.auxiliary import dummy_auxiliary, is_noise
-from rlu_cli.cases import Case, counted_steps
+from rlu_cli.cases import Case
 from rlu_cli.checkpoints import read_head
+from rlu_cli.counters import counted_steps
 from rlu_cli.diagnostics import (
     Caution,
     assumptions,
+    confusion_warnings,
     estimate_warnings,
     is_plainly_trained,
+    judged,
     method_warnings,
     update_figures,
     update_warnings,
 )
+from rlu_cli.ensemble import compare
 from rlu_cli.errors import InputError, UsageError
 from rlu_cli.line import look_along
 from rlu_cli.matching import Reading, choose
@@ -41,12 +55,14 @@ from rlu_cli.observe import (
 )
 from rlu_cli.schemes import drift_weights, step_weights
 from rlu_cli.scoring import Score, score, uniform_floor
+from rlu_cli.settings import INFER
 from rlu_cli.training import refuse_nonlinear
 from rlu_cli.types import Drift, Evidence, Head, Outputs, Recovery, Setting
 from rlu_cli.virtual import class_updates
 
 METHODS = ("rlu",)
 Say = Callable[[str], None]
+VIRTUAL_CLIENTS = 64  # for a method that cannot do without, where nobody says how many
 _RATE_LIMIT = 0.1  # an inferred learning rate less certain than this is none
 _NINETY = 1.645  # standard deviations on either side that hold 90 %
 
@@ -105,7 +121,7 @@ def attack(
         _refuse_all(case, methods)
     update, drift = head_update(case.pair, case.layer), _drift(case)
     first = case.readings[0].build(case.pair[0], case.auxiliary.classes)
-    view = _view(case, first)
+    view = view_of(case, first)
     learned = update if drift is None else update + drift[-1]
     ranked = choose(case.readings, case.pair, learned, case.auxiliary, view)
     taken = ranked[0]
@@ -131,13 +147,13 @@ def attack(
         biased=evidence.biased,
         diagnostics=figures,
         assumptions=tuple(assumptions(case, view.batch, training=view.training)),
-        warnings=tuple(update_warnings(case, figures)),
+        warnings=(*update_warnings(case, figures), *_rate_warnings(case, found)),
         methods=found,
         floor=None if case.truth is None else uniform_floor(case.truth),
     )
 
 
-def _view(case: Case, model: nn.Module) -> View:
+def view_of(case: Case, model: nn.Module) -> View:
     """How both models will be shown the images; the scaling is still to be chosen."""
     return View(
         layer=case.layer,
@@ -250,6 +266,10 @@ def _on_request(
             trained = [replace(head, bias=None) for head in trained]
         rows = [with_bias(head, *ends).bias for head in trained]
         evidence = replace(evidence, virtual=torch.stack([row for row in rows if row is not None]))
+    if ENSEMBLE in asked:
+        told = case.pair, case.auxiliary, case.training, view
+        count = max(case.value("virtual_clients") or VIRTUAL_CLIENTS, 2)
+        evidence = replace(evidence, ensemble=compare(model, *told, count, say=say))
     return evidence
 
 
@@ -262,7 +282,11 @@ def _refusal(name: str, case: Case) -> str | None:
         return "it needs the learning rate: --lr"
     if LINE in method.needs and case.training.nonlinear and not counted_steps(case.pair):
         return f"it would need BatchNorm buffers that moved: {case.training.nonlinear}"
-    if VIRTUAL in method.needs and is_noise(case.auxiliary):
+    if ENSEMBLE in method.needs and (case.training.scheme.remembers or case.velocity):
+        return (
+            "virtual clients start afresh, and this one carries something over from earlier rounds"
+        )
+    if TRAINING & method.needs and is_noise(case.auxiliary):
         return "it trains virtual clients on labelled images, and there are none"
     return None
 
@@ -288,7 +312,7 @@ def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
         return MethodFinding(name, None, None, (), reason)
     method, told = ATTACKS[name], case.value
     options = Options(told("draws"), told("iterations"), told("search"), told("seed"))
-    recovery = method.build(options)(evidence)
+    recovery = judged(method.build(options)(evidence))
     scored = None
     if case.truth is not None and recovery.counts is not None:
         scored = score(recovery.counts, case.truth, recovery.present)
@@ -296,25 +320,49 @@ def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
     warnings = (
         *method_warnings(method.title, (*outside, *recovery.notes)),
         *estimate_warnings(recovery, told("draws"), case.plan.batch_sizes),
+        *confusion_warnings(recovery, case.auxiliary.class_names),
     )
     return MethodFinding(name, recovery, scored, warnings)
 
 
-def _inferred_rate(found: Sequence[MethodFinding]) -> Setting:
+def _inferred_rate(found: Sequence[MethodFinding], *, asked: bool) -> Setting:
     """The learning rate nobody told, as a method found it.
 
-    Raises UsageError E102 where none found it within ±10 % (90 %).
+    asked  whether the user takes it with any interval: `--lr infer`
+
+    Raises UsageError E102 where none found it, or unasked not within ±10 % (90 %).
     """
-    told = [one.recovery.lr for one in found if one.recovery is not None and one.recovery.lr]
-    rate, error = told[0] if told else (0.0, float("inf"))
-    if not told or _NINETY * error > _RATE_LIMIT * rate:
+    rate, error = _found_rate(found) or (0.0, float("inf"))
+    if not rate or (error > _RATE_LIMIT * rate and not asked):
         raise UsageError(
             "E102",
             "nobody said what the learning rate was",
-            why=f"the files tell it only as {rate:.3g} ± {_NINETY * error:.2g}" if told else "",
-            hint="give it with --lr ETA",
+            why=f"the files tell it only as {rate:.3g} ± {error:.2g} (90 %)"
+            if rate
+            else "the files do not tell it",
+            hint=f"give it with --lr ETA{', or take what they tell: --lr infer' if rate else ''}",
         )
-    return Setting(rate, f"inferred: ± {_NINETY * error:.1g} (90 %), BatchNorm means and Δb")
+    return Setting(rate, f"inferred from BatchNorm means and Δb, ± {error:.1g} (90 %)")
+
+
+def _found_rate(found: Sequence[MethodFinding]) -> tuple[float, float] | None:
+    """The learning rate as the first method that could tell it found it, and its 90 % interval."""
+    told = [one.recovery.lr for one in found if one.recovery is not None and one.recovery.lr]
+    return (told[0][0], _NINETY * told[0][1]) if told else None
+
+
+def _rate_warnings(case: Case, found: Sequence[MethodFinding]) -> list[Caution]:
+    """A sentence on a learning rate that is taken on request though the files hardly tell it."""
+    rate = _found_rate(found)
+    if case.value("lr") != INFER or rate is None or rate[1] <= _RATE_LIMIT * rate[0]:
+        return []
+    return [
+        Caution(
+            "W322",
+            f"the learning rate is taken as {rate[0]:.3g} ± {rate[1]:.2g} (90 %), which is all the "
+            "files tell of it; the intervals of the answer allow for that",
+        )
+    ]
 
 
 def _with_inferred(
@@ -323,8 +371,8 @@ def _with_inferred(
     """The settings, completed by what was read from keys, shapes and the embedding check."""
     settings = dict(case.settings)
     settings.setdefault("model", Setting(taken.model, "keys and shapes"))
-    if "lr" not in settings and case.training.nonlinear is None:
-        settings["lr"] = _inferred_rate(found)
+    if not case.training.rated and case.training.nonlinear is None:
+        settings["lr"] = _inferred_rate(found, asked=case.value("lr") == INFER)
     given = case.value("model_args") or {}
     if dict(taken.arguments) != given:
         source = "embedding check" if len(case.readings) > 1 else "default"

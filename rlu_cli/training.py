@@ -9,9 +9,10 @@ from typing import Any
 from rlu_cli.errors import UsageError
 from rlu_cli.schemes import SCHEMES, TAKES_LAMBDA, Recursion, Scheme, learning_rates
 from rlu_cli.schemes.descent import ADAPTIVE, BETAS
+from rlu_cli.settings import INFER
 from rlu_cli.steps import Plan, plan_steps
 
-_NONLINEAR: Mapping[str, str] = {
+NONLINEAR: Mapping[str, str] = {
     "adam": "Adam divides each gradient by its own running size, which the files do not hold",
     "adamw": "AdamW divides each gradient by its own running size, which the files do not hold",
     "clip": "clipping by norm scales each step by a factor that the files do not hold",
@@ -44,7 +45,7 @@ class Training:
     @property
     def nonlinear(self) -> str | None:
         """Why the client is not linear in its gradients, in words; None for one that is."""
-        return "; ".join(_NONLINEAR[name] for name in _departures(self)) or None
+        return "; ".join(NONLINEAR[name] for name in _departures(self)) or None
 
 
 def describe_training(value: Callable[[str], Any]) -> Training:
@@ -76,7 +77,7 @@ def describe_training(value: Callable[[str], Any]) -> Training:
         optimizer=value("optimizer"),
         betas=value("betas") or BETAS,
         clip=value("clip") or None,
-        rated=value("lr") is not None,
+        rated=_told_rate(value) is not None,
     )
 
 
@@ -97,13 +98,19 @@ def refuse_nonlinear(training: Training) -> None:
 def _departures(training: Training) -> list[str]:
     """What of it is not linear, under the names of the settings."""
     names = (training.optimizer, "clip" if training.clip is not None else "")
-    return [name for name in names if name in _NONLINEAR]
+    return [name for name in names if name in NONLINEAR]
+
+
+def _told_rate(value: Callable[[str], Any]) -> float | None:
+    """The learning rate; None where nobody knows it and the files are to tell it."""
+    rate = value("lr")
+    return None if rate in (None, INFER) else float(rate)
 
 
 def _rates(value: Callable[[str], Any], steps: int) -> tuple[float, ...]:
     schedule = value("lr_schedule")
     try:
-        return learning_rates(value("lr") or 1.0, steps, schedule)
+        return learning_rates(_told_rate(value) or 1.0, steps, schedule)
     except ValueError as expected:
         raise UsageError(
             "E101", f"lr_schedule = {schedule} cannot be", hint=f"expected {expected}"

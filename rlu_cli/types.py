@@ -148,6 +148,22 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Ensemble:
+    """Virtual clients with known labels, and what they and the client under study handed in.
+
+    shares     (R, N) of the virtual clients' labels
+    rows       (R, D) figures of what each handed in, in any units
+    observed   (D,)   the same of the client under study
+    closeness  (R,)   how much each counts: those drawn near a first estimate count more
+    """
+
+    shares: Tensor
+    rows: Tensor
+    observed: Tensor
+    closeness: Tensor
+
+
+@dataclass(frozen=True)
 class Drift:
     """The part of every state of a round that no gradient of it made.
 
@@ -193,6 +209,7 @@ class Evidence:
                  0 black, 1 white, 2 random
     line         on request, the images seen from points between both models
     virtual      on request, (N, N): row c is Δb + h of a virtual client that holds class c alone
+    ensemble     on request, virtual clients with mixed labels
     """
 
     update: Head
@@ -211,6 +228,7 @@ class Evidence:
     dummies: tuple[Outputs, Outputs] | None = None
     line: Line | None = None
     virtual: Tensor | None = None
+    ensemble: Ensemble | None = None
 
     @property
     def steps(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rlu_cli.attacks import (
     dimitrov,
     ebi,
+    emulation,
     floors,
     fusion,
     gradinversion,
@@ -19,13 +20,25 @@ from rlu_cli.attacks import (
     zlg,
 )
 from rlu_cli.attacks.auto import AUTO, Choice, method_for
-from rlu_cli.attacks.method import COUNTS, DUMMIES, LINE, SET, VIRTUAL, Method, Options, concerns
+from rlu_cli.attacks.method import (
+    COUNTS,
+    DUMMIES,
+    ENSEMBLE,
+    LINE,
+    SET,
+    TRAINING,
+    VIRTUAL,
+    Method,
+    Options,
+    concerns,
+)
 
 UNIFORM = "uniform"  # the floor below every other method
 ATTACKS: dict[str, Method] = {
     "rlu": rlu.METHOD,
     "path": path.METHOD,
     "fusion": fusion.METHOD,
+    "emulation": emulation.METHOD,
     "idlg": idlg.METHOD,
     "gi": gradinversion.METHOD,
     "rlg": rlg.METHOD,
@@ -49,8 +62,10 @@ __all__ = [
     "AUTO",
     "COUNTS",
     "DUMMIES",
+    "ENSEMBLE",
     "LINE",
     "SET",
+    "TRAINING",
     "UNIFORM",
     "VIRTUAL",
     "Choice",

@@ -26,12 +26,12 @@ def method_for(evidence: Evidence, *, buffers: bool, noise: bool) -> Choice:
     """
     rules = (
         (noise, "rlu", "there are no labelled images for the other witnesses"),
-        (buffers, "fusion", "BatchNorm buffers tell the client's batches"),
         (
-            not evidence.linear,
-            "ramakrishna-dan-virtual",
-            "the client's steps are not linear in its gradients",
+            not evidence.linear and evidence.rated,
+            "emulation",
+            "the client's steps are not linear in its gradients, but virtual clients can take them",
         ),
+        (buffers, "fusion", "BatchNorm buffers tell the client's batches"),
         (
             learned_something(evidence),
             "fusion",

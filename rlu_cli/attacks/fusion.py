@@ -71,6 +71,7 @@ class Settled:
 
     @property
     def misfit(self) -> dict[str, float]:
+        """Of every witness by its name."""
         return dict(zip(self.names, self.fused.misfit, strict=True))
 
 

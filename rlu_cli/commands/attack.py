@@ -52,12 +52,18 @@ def attack(
         str | None,
         typer.Option(
             metavar="M",
-            help="Local epochs: one batch each, or full passes with --samples.",
+            help="Local epochs: one batch each, or full passes with --samples. Left out: as "
+            "BatchNorm counters say.",
             rich_help_panel=_CLIENT,
         ),
     ] = None,
     lr: Annotated[
-        str | None, typer.Option(metavar="ETA", help="Learning rate.", rich_help_panel=_CLIENT)
+        str | None,
+        typer.Option(
+            metavar="ETA|infer",
+            help="Learning rate; infer takes it from BatchNorm buffers, however uncertain.",
+            rich_help_panel=_CLIENT,
+        ),
     ] = None,
     batch_size: Annotated[
         str | None,
@@ -105,8 +111,19 @@ def attack(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Earlier rounds, for schemes with memory (docs/history.md).",
+            help="Earlier rounds, for schemes with memory and for a joint estimate over all "
+            "rounds (docs/history.md).",
             rich_help_panel=_CLIENT,
+        ),
+    ] = None,
+    joint: Annotated[
+        bool | None,
+        typer.Option(
+            "--joint/--no-joint",
+            help="Attack the earlier rounds too, for one estimate over all of them [with "
+            "--history, unless the scheme has a memory].",
+            rich_help_panel=_ESTIMATE,
+            show_default=False,
         ),
     ] = None,
     optimizer: Annotated[
@@ -301,6 +318,7 @@ def attack(
         "scheme": scheme,
         "lambda": lambda_,
         "history": history,
+        "joint": joint,
         "optimizer": optimizer,
         "momentum": momentum,
         "nesterov": nesterov,
@@ -351,6 +369,7 @@ def _run(
     from rlu_cli.commands.output import check_writable, write_report
     from rlu_cli.pipeline import attack as run_attack
     from rlu_cli.reports import FORMATS, build_report
+    from rlu_cli.rounds import read_rounds
 
     if format_ not in FORMATS:
         raise UsageError(
@@ -363,8 +382,9 @@ def _run(
         check_writable(output, force=force)
         say("running both models and estimating")
         finding = run_attack(case, case.value("method"), say=say)
+        joint = read_rounds(finding, say)
     terminal = output is None and sys.stdout.isatty()
-    report = FORMATS[format_](build_report(finding, redact=redact), terminal=terminal)
+    report = FORMATS[format_](build_report(finding, joint, redact=redact), terminal=terminal)
     write_report(report, output)
     answered = [m.recovery for m in finding.methods if m.recovery is not None]
     if not answered[0].status.ok:
@@ -389,8 +409,8 @@ def _show_settings(flags: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from rlu_cli.cases import gather_settings, needed, open_pair, step_hints
-    from rlu_cli.settings import KINDS, require
+    from rlu_cli.cases import check_told, gather_settings, open_pair
+    from rlu_cli.settings import KINDS
 
     limit = gather_settings(flags, paths, None)["max_bytes"].value
     pair = open_pair(paths, limit)
@@ -406,4 +426,4 @@ def _show_settings(flags: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
     if not console.is_terminal:
         console.width = 4096  # a pipe has no width of its own: never wrap
     console.print(table)
-    require(settings, needed(settings, pair), step_hints(pair))
+    check_told(settings, pair)

@@ -109,8 +109,8 @@ def _architectures(checkpoint: Checkpoint) -> str:
 
 
 def _compare(before: Checkpoint, after: Checkpoint, layer: str | None) -> Iterator[str]:
-    from rlu_cli.cases import counted_steps
     from rlu_cli.checkpoints import check_pair, find_output_layer
+    from rlu_cli.counters import counted_steps
     from rlu_cli.diagnostics import relative_sum
     from rlu_cli.observe import head_update
 

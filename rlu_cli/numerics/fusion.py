@@ -129,7 +129,7 @@ def fuse(
     given = bool(free.any())
     found = mixture(columns, white(fixed[:, None])[:, 0], unknown[:, 0] if given else None)
     scale = found.scale or 0.0
-    covariance, gain = _estimate(torch.cat([columns, unknown], 1) if given else columns, classes)
+    covariance, gain = estimate(torch.cat([columns, unknown], 1) if given else columns, classes)
     error = float(covariance[-1, -1].clamp_min(0).sqrt())
     residual = fixed + scale * free - means.T @ found.shares
     even = torch.full((classes,), 1 / classes, dtype=torch.float64)
@@ -264,7 +264,7 @@ def _unevenness(witnesses: Sequence[Witness], batch: float) -> Tensor:
     return torch.tensor(table, dtype=torch.float64) / batch
 
 
-def _estimate(columns: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def estimate(columns: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Covariance of z on the plane Σz = 1, and of a free scale; and the gain: z = gain @ white y.
 
     columns  (D, N) whitened, or (D, N + 1) with the free column

@@ -16,13 +16,14 @@ from torch import Tensor
 from rlu_cli import __version__
 from rlu_cli.attacks import ATTACKS, COUNTS, SET
 from rlu_cli.auxiliary import is_noise
-from rlu_cli.diagnostics import Caution
+from rlu_cli.diagnostics import Caution, confusions
 from rlu_cli.errors import printable
 from rlu_cli.hashing import file_sha256
 from rlu_cli.models import runs_code
 from rlu_cli.numerics.intervals import count_intervals, share_intervals
 from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.pipeline import Finding, MethodFinding
+from rlu_cli.reports.joint import joint_part
 from rlu_cli.reports.schema import (
     ClassCount,
     Input,
@@ -35,17 +36,19 @@ from rlu_cli.reports.schema import (
     Result,
     SettingValue,
 )
+from rlu_cli.rounds import Joint
 from rlu_cli.scoring import Score
 from rlu_cli.types import Recovery
 
-_PRIVATE = ("classes", "truth", "output")
+_PRIVATE = ("classes", "truth", "output", "history")
 _OWN_CODE = ("model", "model_args")  # may name files
 _LONG = 4096
 
 
-def build_report(finding: Finding, *, redact: bool = False) -> Report:
+def build_report(finding: Finding, joint: Joint | None = None, *, redact: bool = False) -> Report:
     """The finding as data; redacted, it keeps scores and figures and tells nothing of the client.
 
+    joint   what all rounds of the client say together, where they were read
     redact  leave out class names, counts, shares and paths
     """
     methods = [_method(finding, found, redact=redact) for found in finding.methods]
@@ -71,8 +74,11 @@ def build_report(finding: Finding, *, redact: bool = False) -> Report:
         result=first.result,
         metrics=first.metrics,
         diagnostics={**finding.diagnostics, **first.diagnostics},
-        warnings=_notices(finding.warnings) + [w for m in methods for w in m.warnings],
+        warnings=_notices(finding.warnings, redact=redact)
+        + [w for m in methods for w in m.warnings]
+        + _notices(() if joint is None else joint.warnings, redact=redact),
         methods=methods,
+        joint=None if joint is None else joint_part(finding, joint, redact=redact),
     )
 
 
@@ -98,7 +104,7 @@ def _method(finding: Finding, found: MethodFinding, *, redact: bool) -> MethodRe
         result=None if recovery is None else _result(finding, recovery, redact=redact),
         metrics=_metrics(found.score, finding.floor),
         diagnostics={} if recovery is None else dict(recovery.diagnostics),
-        warnings=_notices(found.warnings),
+        warnings=_notices(found.warnings, redact=redact),
     )
 
 
@@ -107,7 +113,7 @@ def _result(finding: Finding, recovery: Recovery, *, redact: bool) -> Result:
     shares = recovery.shares.tolist()
     counts = [None] * len(names) if recovery.counts is None else recovery.counts.tolist()
     per_pass = _per_pass(finding, recovery.counts)
-    bounds = _bounds(finding, recovery)
+    known = {**_bounds(finding, recovery), **_confused(recovery)}
     rows = [
         ClassCount(index=n, name=None, count=None, share=None)
         if redact
@@ -118,7 +124,7 @@ def _result(finding: Finding, recovery: Recovery, *, redact: bool) -> Result:
             share=shares[n],
             per_pass=per_pass[n],
             present=None if present is None else bool(present[n]),
-            **{name: values[n] for name, values in bounds.items()},
+            **{name: values[n] for name, values in known.items()},
         )
         for n in range(len(names))
     ]
@@ -146,6 +152,17 @@ def _bounds(finding: Finding, recovery: Recovery) -> dict[str, list[Any]]:
     return found
 
 
+def _confused(recovery: Recovery) -> dict[str, list[Any]]:
+    """For each class the others it cannot be told from; nothing where the error is not known."""
+    if recovery.covariance is None or not recovery.status.ok:
+        return {}
+    others: list[list[int]] = [[] for _ in recovery.shares]
+    for group in confusions(recovery):
+        for n in group:
+            others[n] = [other for other in group if other != n]
+    return {"confused_with": others}
+
+
 def _per_pass(finding: Finding, counts: Tensor | None) -> list[int | None]:
     """Counts of one full pass; None where an epoch was no full pass."""
     plan = finding.case.plan
@@ -166,8 +183,11 @@ def _metrics(scored: Score | None, floor: Score | None) -> Metrics | None:
     )
 
 
-def _notices(warnings: Sequence[Caution]) -> list[Notice]:
-    return [Notice(code=w.code, text=w.text) for w in warnings]
+def _notices(warnings: Sequence[Caution], *, redact: bool) -> list[Notice]:
+    return [
+        Notice(code=w.code, text=w.redacted if redact and w.redacted is not None else w.text)
+        for w in warnings
+    ]
 
 
 def _inputs(finding: Finding, *, redact: bool) -> dict[str, Input]:

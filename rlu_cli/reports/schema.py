@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 
 class _Part(BaseModel):
@@ -26,6 +26,10 @@ class ClassCount(_Part):
     share_low: float | None = Field(None, description="bounds of the share at --confidence")
     share_high: float | None = None
     present: bool | None = Field(None, description="whether a method that gives a set has it in it")
+    confused_with: list[int] | None = Field(
+        None,
+        description="classes told together with this one and not apart; null where nobody knows",
+    )
 
 
 class Result(_Part):
@@ -102,6 +106,59 @@ class MethodResult(_Part):
     warnings: list[Notice]
 
 
+class JointShare(_Part):
+    """One class over all rounds; null but for the index when redacted."""
+
+    index: int
+    name: str | None = Field(alias="class")
+    share: float | None
+    low: float | None = Field(None, description="bounds of the share at --confidence, where known")
+    high: float | None = None
+
+
+class RoundUsed(_Part):
+    """A round of the client that entered the joint estimate."""
+
+    round: str = Field(description="folder in the history, or `under study`")
+    method: str
+    total: int | None = Field(description="K, the labels that went into its update")
+
+
+class RoundLeftOut(_Part):
+    """A round the client took part in that did not, and why."""
+
+    round: str
+    code: str | None = Field(description="of the error it ended with, if it did")
+    reason: str | None = Field(description="in words; null when redacted, as it may name files")
+
+
+class Agreement(_Part):
+    """Whether the rounds can have come from the same labels."""
+
+    chi_square: float
+    degrees: int
+    p_value: float = Field(description="how often rounds of the same labels differ as much")
+    widened: float = Field(description="factor on the rounds' own part of the covariance, >= 1")
+
+
+class JointMetrics(_Part):
+    """Σ min(found, true) of the shares over the rounds used, and that of an even guess."""
+
+    iacc: float
+    floor_iacc: float
+
+
+class Joint(_Part):
+    """The client's label shares from all its rounds at once; none where under two can be used."""
+
+    shares: list[JointShare]
+    rounds: list[RoundUsed]
+    left_out: list[RoundLeftOut]
+    agreement: Agreement | None
+    metrics: JointMetrics | None
+    notes: list[str]
+
+
 class Report(_Part):
     """One client's update, read. `result` and `metrics` are those of the first method to answer."""
 
@@ -122,3 +179,4 @@ class Report(_Part):
     diagnostics: dict[str, Any]
     warnings: list[Notice]
     methods: list[MethodResult]
+    joint: Joint | None = Field(None, description="over several rounds, where they were asked for")

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from rlu_cli.attacks import SET, UNIFORM
 from rlu_cli.diagnostics import OF_METHOD, label
+from rlu_cli.reports.joint_table import joint_lines
 from rlu_cli.reports.schema import ClassCount, MethodResult, Notice, Report
 
 T = TypeVar("T")
@@ -47,6 +48,8 @@ def render(report: Report, *, terminal: bool = False) -> str:
     for part in (_readings(report), counts, *_methods(report)):
         if part is not None:
             console.print(part)
+    for more in joint_lines(report):
+        console.print(more)
     for line in _closing(report):
         console.print(line)
     return text.getvalue()

@@ -8,7 +8,7 @@ write a file, lift a limit or reach outside its folder is taken.
 from __future__ import annotations
 
 from rlu_cli.settings.files import FILE_NAME, file_layers
-from rlu_cli.settings.kinds import KINDS, MAX_STEPS
+from rlu_cli.settings.kinds import INFER, KINDS, MAX_STEPS
 from rlu_cli.settings.layers import (
     Layer,
     environment_layer,
@@ -19,6 +19,7 @@ from rlu_cli.settings.layers import (
 
 __all__ = [
     "FILE_NAME",
+    "INFER",
     "KINDS",
     "MAX_STEPS",
     "Layer",

@@ -9,6 +9,7 @@ from typing import Any
 MAX_STEPS = 5_000
 ALL_METHODS = "all"  # every method that trains nothing
 PATHS = ("truth", "output", "history")
+INFER = "infer"  # a learning rate that the files are to tell, however wide its interval
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ def _positive(value: Any) -> float:
     if isinstance(value, bool) or not 0 < number < float("inf"):
         raise ValueError("a number above 0")
     return number
+
+
+def _rate(value: Any) -> float | str:
+    if value == INFER:
+        return INFER
+    try:
+        return _positive(value)
+    except ValueError as expected:
+        raise ValueError(f"{expected}, or {INFER}") from None
 
 
 def _between(low: float, high: float, *, below: bool = False) -> Callable[[Any], float]:
@@ -132,12 +142,12 @@ def _arguments(value: Any) -> dict[str, Any]:
 
 
 def _methods(value: Any) -> tuple[str, ...]:
-    from rlu_cli.attacks import ATTACKS, AUTO, VIRTUAL
+    from rlu_cli.attacks import ATTACKS, AUTO, TRAINING
 
     listed = value.split(",") if isinstance(value, str) else value
     if not isinstance(listed, (list, tuple)) or not listed:
         raise ValueError("a list of methods")
-    quick = tuple(name for name, method in ATTACKS.items() if VIRTUAL not in method.needs)
+    quick = tuple(name for name, method in ATTACKS.items() if not TRAINING & method.needs)
     wanted = [n for name in listed for n in (quick if name == ALL_METHODS else (name,))]
     if not set(wanted) <= {AUTO, *ATTACKS}:
         raise ValueError(f"{ALL_METHODS}, or some of {', '.join((AUTO, *ATTACKS))}")
@@ -156,7 +166,7 @@ def _normalise(value: Any) -> str:
 KINDS: dict[str, Kind] = {
     "model": Kind(_text, "--model NAME (`rlu models` lists them, or path/model.py:Net)"),
     "model_args": Kind(_arguments, "--model-arg K=V"),
-    "lr": Kind(_positive, "--lr ETA, the client's learning rate"),
+    "lr": Kind(_rate, "--lr ETA, the client's learning rate"),
     "epochs": Kind(_whole(1, MAX_STEPS), "--epochs M, local steps of one batch each"),
     "batch_size": Kind(_whole(1, 10**6), "--batch-size B"),
     "samples": Kind(_whole(1, 10**8), "--samples n, the client's images"),
@@ -175,6 +185,7 @@ KINDS: dict[str, Kind] = {
     "label_smoothing": Kind(_between(0, 1, below=True), "--label-smoothing E"),
     "lr_schedule": Kind(_schedule, "--lr-schedule NAME", "constant"),
     "history": Kind(_text, "--history DIR, the client's earlier rounds"),
+    "joint": Kind(_flag, "--joint/--no-joint"),
     "layer": Kind(_text, "--layer NAME"),
     "classes": Kind(_names, "classes = [...] in rlu.toml"),
     "aux_split": Kind(_text, "--aux-split NAME"),
@@ -185,6 +196,9 @@ KINDS: dict[str, Kind] = {
     "method": Kind(_methods, "--method NAME (`rlu methods` lists them)", ("auto",)),
     "search": Kind(_choice("checked", "printed", "none"), "--search NAME", "checked"),
     "iterations": Kind(_whole(0, 10_000), "--iterations T"),
+    "virtual_clients": Kind(_whole(0, 10_000), "--virtual-clients R", 0),
+    "train_accuracy": Kind(_between(0, 1), "--train-accuracy A, of the global model"),
+    "train_loss": Kind(_positive, "--train-loss L, of the global model"),
     "confidence": Kind(_between(0.5, 0.999), "--confidence P", 0.9),
     "draws": Kind(_whole(1, 10**8), "--draws M", 10_000),
     "seed": Kind(_whole(0, 2**63 - 1), "--seed N", 0),

@@ -119,7 +119,8 @@ def test_batchnorm_counters_hint_at_the_steps(world: World, tmp_path: Path, refu
         for state, passes in ((before, 100), (after, 107))
     ]
     pair = write_pair(tmp_path / "pair", *counted)
-    refused("E102", 2, ["attack", *pair, "--aux", str(world.aux)], "--epochs 7", "BatchNorm")
+    words = ["attack", *pair, "--aux", str(world.aux), "--samples", "20"]
+    refused("E102", 2, words, "--batch-size B", "BatchNorm counters show 7 steps")
 
 
 def test_settings_that_contradict_each_other(told: list[str], refused: Refused) -> None:

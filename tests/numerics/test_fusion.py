@@ -158,6 +158,25 @@ def test_the_covariance_is_that_of_many_clients(kinds: str) -> None:
 
 
 @pytest.mark.parametrize("free", [False, True])
+def test_unbounded_shares_are_the_same_inside_and_right_on_average_at_the_bound(free: bool) -> None:
+    inside = _draws("both")[0]
+    found = _fuse(inside, *(replace(w, free=free) for w in inside.witnesses))
+    torch.testing.assert_close(found.unbounded, found.shares, rtol=0, atol=1e-3)
+    truth = torch.tensor([0.6, 0.4, 0.0, 0.0], dtype=torch.float64)
+    both = []
+    for seed in range(200):
+        draw = _draw((SHARP, BLURRED), seed, truth=truth)
+        seen = (replace(w, free=free) for w in draw.witnesses)
+        fused = _fuse(draw, *seen, shares=truth)
+        assert float(fused.unbounded.sum()) == pytest.approx(1)
+        both.append(torch.stack([fused.shares - draw.shares, fused.unbounded - draw.shares]))
+    bounded, unbounded = torch.stack(both).mean(0)[:, 2:]
+    error = torch.stack(both)[:, 1, 2:].std(0) / 200**0.5
+    assert bool((unbounded.abs() < 3.5 * error).all())
+    assert bool((bounded > 3.5 * error).all())
+
+
+@pytest.mark.parametrize("free", [False, True])
 def test_the_common_error_is_what_two_rounds_share(free: bool) -> None:
     """Two clients of one server: the auxiliary images behind both answers are the same."""
     pairs = [(_draw((SHARP, BLURRED), s), _draw((SHARP, BLURRED), s + 5000)) for s in range(400)]

@@ -1,0 +1,264 @@
+"""Virtual clients whose label counts are known: drawn, trained from the checkpoint under study.
+
+They show what an update of this very model gives away, whatever the optimiser. What they cannot
+show: the client's images were trained on, and the auxiliary ones were not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rlu_cli.batch_statistics import recover
+from rlu_cli.errors import InputError
+from rlu_cli.numerics.emulator import emulate
+from rlu_cli.numerics.rounding import round_to_total
+from rlu_cli.observe import View, head_update, mixed_order, outputs
+from rlu_cli.steps import Plan
+from rlu_cli.training import Training
+from rlu_cli.types import Auxiliary, Checkpoint, Ensemble, Outputs
+from rlu_cli.virtual import train_virtual
+
+ANY_LABELS = 0.5  # Dirichlet concentration of clients of whom nothing is known
+_CLOSE, _SPARE = 20.0, 0.25  # of the distribution about an estimate, and what every class gets
+# Concentration about the last estimate of each third of an ensemble, and weight of its clients.
+_NEAR = ((0.0, 0.1), (20.0, 0.5), (60.0, 1.0))
+_STEEPEST = 64.0  # exponent β of p_y^β, beyond which a class is one image
+_HALVINGS = 40
+_LEAST = 1e-6  # of a probability, before it is raised to a power
+
+
+@dataclass(frozen=True)
+class VirtualClient:
+    """One virtual client after its round.
+
+    checkpoint  what it hands in
+    counts      (N,) int64, labels that went into its update
+    images      (N,) effective number of different images behind them: (Σ c)² / Σ c² of a class
+                whose images were used c times each; 0 where there is none
+    """
+
+    checkpoint: Checkpoint
+    counts: Tensor
+    images: Tensor
+
+    @property
+    def shares(self) -> Tensor:
+        return self.counts.double() / int(self.counts.sum())
+
+
+def halves(auxiliary: Auxiliary, seed: int) -> tuple[Auxiliary, Auxiliary]:
+    """The images cut in two, every class alike: one half for virtual clients, one for the server.
+
+    Raises InputError E226 when a class has fewer than four images.
+    """
+    rng = np.random.default_rng((seed, 11))
+    labels = auxiliary.labels.numpy()
+    orders = [rng.permutation(np.flatnonzero(labels == n)) for n in range(auxiliary.classes)]
+    if min(map(len, orders)) < 4:
+        raise InputError(
+            "E226",
+            "virtual clients need four auxiliary images of every class, or more",
+            why="they train on one half of the images, and the method is shown the other",
+            hint="add images to --aux, or leave out --virtual-clients",
+        )
+    first, second = (np.sort(np.concatenate([o[k::2] for o in orders])) for k in (0, 1))
+    return take(auxiliary, first), take(auxiliary, second)
+
+
+def compare(
+    model: nn.Module,
+    pair: Sequence[Checkpoint],
+    auxiliary: Auxiliary,
+    training: Training,
+    view: View,
+    count: int,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> Ensemble:
+    """`count` virtual clients beside the client of `pair`: a third of any labels, then two thirds
+    drawn nearer and nearer to what those before make of the client.
+    """
+
+    def rows_of(clients: Iterator[VirtualClient]) -> tuple[Tensor, Tensor]:
+        each = [(c.shares, handed_in(model, (pair[0], c.checkpoint), view.layer)) for c in clients]
+        shares, rows = zip(*each, strict=True)
+        return torch.stack(shares), torch.stack(rows)
+
+    def trained(shares: Tensor, seed: int) -> Iterator[VirtualClient]:
+        seeded = replace(view, seed=seed)
+        return train_clients(model, pair[0], auxiliary, training, seeded, shares, say=say)
+
+    observed = handed_in(model, pair, view.layer)
+    parts = [count - 2 * (count // 3), count // 3, count // 3]
+    drawn = draw_shares(auxiliary.classes, ANY_LABELS, parts[0], view.seed)
+    shares, rows = rows_of(trained(drawn, view.seed))
+    closeness = torch.full((len(shares),), _NEAR[0][1], dtype=torch.float64)
+    for part, (concentration, weight) in zip(parts[1:], _NEAR[1:], strict=True):
+        guess = emulate(shares, rows, observed, closeness).shares
+        drawn = draw_near(guess, part, view.seed + len(shares), concentration)
+        near, handed = rows_of(trained(drawn, view.seed + len(shares)))
+        shares, rows = torch.cat([shares, near]), torch.cat([rows, handed])
+        closeness = torch.cat([closeness, torch.full((part,), weight, dtype=torch.float64)])
+    return Ensemble(shares, rows, observed, closeness)
+
+
+def handed_in(model: nn.Module, pair: Sequence[Checkpoint], layer: str) -> Tensor:
+    """(D,): bias update, row sums of the weights' update, and mean input of the last BatchNorm
+    layer whose buffers moved.
+    """
+    update = head_update(pair, layer)
+    parts = [update.weight.double().sum(1)]
+    parts += [update.bias.double()] if update.bias is not None else []
+    told, _ = recover(model, pair)
+    parts += [told[name].mean for name in list(told)[-1:]]
+    return torch.cat(parts)
+
+
+def draw_near(shares: Tensor, count: int, seed: int, concentration: float = _CLOSE) -> Tensor:
+    """(count, N) label shares about those of a client, from a Dirichlet distribution."""
+    rng = np.random.default_rng((seed, 14))
+    return torch.from_numpy(rng.dirichlet((concentration * shares + _SPARE).numpy(), count))
+
+
+def take(auxiliary: Auxiliary, index: NDArray[np.int64]) -> Auxiliary:
+    """Some of the images, in this order."""
+    rows = torch.from_numpy(index)
+    return replace(auxiliary, images=auxiliary.images[rows], labels=auxiliary.labels[rows])
+
+
+def draw_shares(classes: int, alpha: float, count: int, seed: int) -> Tensor:
+    """(count, N) label shares of as many clients, from a symmetric Dirichlet distribution."""
+    rng = np.random.default_rng((seed, 12))
+    return torch.from_numpy(rng.dirichlet([alpha] * classes, count))
+
+
+def train_clients(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    auxiliary: Auxiliary,
+    training: Training,
+    view: View,
+    shares: Tensor,
+    likeness: Tensor | None = None,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[VirtualClient]:
+    """Train a virtual client for each row of `shares` (R, N).
+
+    likeness  (A,) how likely each auxiliary image is to be drawn within its class; None: all alike
+
+    A class with fewer images than labels is drawn again and again. With full passes over the same
+    samples every pass has the same images in a new order.
+    """
+    plan = _sized(training.plan, view.batch)
+    likely = torch.ones(len(auxiliary.labels)).double() if likeness is None else likeness
+    for index, row in enumerate(shares):
+        say(f"training virtual client {index + 1} of {len(shares)}")
+        rng = np.random.default_rng((view.seed, 13, index))
+        batches = _batches(row, auxiliary, plan, likely, rng)
+        seeded = replace(view, seed=view.seed + index)
+        end = train_virtual(model, checkpoint, auxiliary, batches, training, seeded)
+        used = torch.from_numpy(np.bincount(np.concatenate(batches), minlength=len(likely)))
+        counts, squares = (
+            torch.zeros(auxiliary.classes).double().index_add_(0, auxiliary.labels, v.double())
+            for v in (used, used**2)
+        )
+        sent = replace(checkpoint, sha256=f"virtual-{view.seed}-{index}", state=end)
+        yield VirtualClient(sent, counts.long(), counts**2 / squares.clamp_min(1))
+
+
+def _sized(plan: Plan, batch: int) -> Plan:
+    """The plan with batches of a usual size where nobody told |B|."""
+    if plan.batch_sizes is not None:
+        return plan
+    return replace(plan, batch_sizes=(batch,) * plan.steps)
+
+
+def _batches(
+    shares: Tensor,
+    auxiliary: Auxiliary,
+    plan: Plan,
+    likely: Tensor,
+    rng: np.random.Generator,
+) -> list[NDArray[np.int64]]:
+    """Positions of each step's images among the auxiliary ones."""
+    assert plan.batch_sizes is not None
+    sizes = plan.batch_sizes[: plan.steps // plan.passes]
+    counts = round_to_total(shares, sum(sizes)).tolist()
+    labels = auxiliary.labels.numpy()
+    weights = likely.numpy()
+    own = np.concatenate(
+        [
+            _draw(np.flatnonzero(labels == n), weights[labels == n], wanted, rng)
+            for n, wanted in enumerate(counts)
+        ]
+    )
+    cuts = np.cumsum(sizes)[:-1]
+    return [b for _ in range(plan.passes) for b in np.split(rng.permutation(own), cuts)]
+
+
+def _draw(
+    positions: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    wanted: int,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """`wanted` of the positions, each as often as any other of its weight."""
+    if len(np.unique(weights)) > 1:
+        return rng.choice(positions, wanted, p=weights / weights.sum())
+    whole, rest = divmod(wanted, len(positions))
+    more = rng.choice(positions, rest, replace=False)
+    return np.concatenate([np.tile(positions, whole), more])
+
+
+def likeness_of_trained(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    auxiliary: Auxiliary,
+    view: View,
+    *,
+    accuracy: float | None,
+    loss: float | None,
+) -> Tensor | None:
+    """p_y^β of every image (A,), with β ≥ 0 such that the images look as well learned as told.
+
+    accuracy  training accuracy of the global model, in evaluation mode
+    loss      its mean cross-entropy on training data; not looked at where the accuracy is told
+
+    None where neither is told, or the auxiliary images are learned as well already.
+    """
+    if accuracy is None and loss is None:
+        return None
+    seen = outputs(
+        model, checkpoint.state, auxiliary, replace(view, training=False), checkpoint.path
+    )
+    own, right = _own_confidence(seen, auxiliary, view.seed)
+
+    def falls_short(beta: float) -> bool:
+        weights = own**beta
+        if accuracy is not None:
+            return float((weights * right).sum() / weights.sum()) < accuracy
+        assert loss is not None
+        return float(-(weights * own.log()).sum() / weights.sum()) > loss
+
+    if not falls_short(0.0):
+        return None
+    low, high = 0.0, _STEEPEST
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falls_short(middle) else (low, middle)
+    return own**high
+
+
+def _own_confidence(seen: Outputs, auxiliary: Auxiliary, seed: int) -> tuple[Tensor, Tensor]:
+    """p_y and whether the image is classified right, both (A,) in the images' own order."""
+    logits = torch.empty(seen.logits.shape, dtype=torch.float64)
+    logits[mixed_order(len(logits), seed)] = seen.logits.double().cpu()
+    own = torch.softmax(logits, 1).gather(1, auxiliary.labels[:, None])[:, 0].clamp_min(_LEAST)
+    return own, (logits.argmax(1) == auxiliary.labels).double()

@@ -1,0 +1,62 @@
+"""Label shares by comparison with virtual clients whose shares are known: a linear emulator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlu_cli.numerics.fusion import estimate
+from rlu_cli.numerics.simplex import mixture
+from rlu_cli.types import Status
+
+_SHRINK = 0.3  # of the covariance towards its diagonal
+_FLOOR = 1e-9  # of a row's variance, against rows that do not vary
+_RIDGE = 1e-3  # of the slope, for classes that the virtual clients' shares hardly vary in
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """Shares whose virtual client would hand in what the client handed in.
+
+    shares      (N,) z
+    covariance  (N, N) of z on the plane Σz = 1
+    misfit      squared whitened residual per row: about 1 for a client that is like a virtual one
+    """
+
+    shares: Tensor
+    covariance: Tensor
+    misfit: float
+    status: Status
+
+
+def emulate(shares: Tensor, rows: Tensor, observed: Tensor, closeness: Tensor) -> Emulated:
+    """z of observed = a + B z + noise, with a, B and the noise from virtual clients.
+
+    shares     (R, N) of the virtual clients
+    rows       (R, D) what each handed in
+    observed   (D,)   what the client under study handed in
+    closeness  (R,)   weight of each virtual client, up to a factor: B is the slope where they are
+
+    The noise is the weighted covariance of the residuals, shrunk towards its diagonal: there are
+    fewer virtual clients than rows. Rows in any units.
+    """
+    weights = closeness / closeness.sum()
+    centre, middle = weights @ shares, weights @ rows
+    around, moved = shares - centre, rows - middle
+    spread = (around * weights[:, None]).T @ around
+    ridge = _RIDGE * spread.diagonal().mean() * torch.eye(len(centre), dtype=torch.float64)
+    slope = torch.linalg.solve(spread + ridge, (around * weights[:, None]).T @ moved)  # (N, D)
+    residuals = moved - around @ slope
+    left = 1 - float((weights**2).sum()) * len(centre)  # share of freedom that the slope leaves
+    noise = (residuals * weights[:, None]).T @ residuals / max(left, 0.1)
+    variances = noise.diagonal().clone()
+    noise = noise * (1 - _SHRINK) + torch.diag(_SHRINK * variances + _FLOOR * variances.mean())
+    root = torch.linalg.cholesky(noise)
+    columns = torch.linalg.solve_triangular(root, (middle - centre @ slope + slope).T, upper=False)
+    seen = torch.linalg.solve_triangular(root, observed[:, None], upper=False)[:, 0]
+    found = mixture(columns, seen)
+    covariance, _ = estimate(columns, len(centre))
+    misfit = float(((seen - columns @ found.shares) ** 2).mean())
+    return Emulated(found.shares, covariance * max(1.0, misfit), misfit, found.status)

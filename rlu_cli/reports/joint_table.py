@@ -1,0 +1,80 @@
+"""The joint estimate for a reader: shares over all rounds, how they agree, what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from rlu_cli.diagnostics import label
+from rlu_cli.reports.schema import Joint, JointShare, Report
+
+_BAR = 24
+_ALL_SHOWN = 24  # classes up to which empty ones are listed too
+_LONGEST_NAME = 1000
+_ROUNDS_NAMED = 8
+
+
+def joint_lines(report: Report) -> Iterator[Table | str]:
+    """What the report says of several rounds together; nothing where they were not read."""
+    joint = report.joint
+    if joint is None:
+        return
+    if joint.shares and not report.redacted:
+        yield _shares(joint, f"{report.settings['confidence'].value:.0%}")
+    if joint.agreement is not None:
+        found = joint.agreement
+        verdict = f"χ² {found.chi_square:.1f} for {found.degrees} degrees of freedom"
+        yield escape(f"rounds against one another: {verdict}, p = {found.p_value:.2g}")
+    if joint.metrics is not None:
+        scored = joint.metrics
+        yield f"joint iAcc {scored.iacc:.4f} of the shares, even guess {scored.floor_iacc:.4f}"
+    for note in joint.notes:
+        yield escape(f"joint estimate: {note}")
+    for names, reason in _left_out(joint):
+        yield escape(f"left out of the joint estimate: {_listed(names)}: {reason}")
+
+
+def _shares(joint: Joint, level: str) -> Table:
+    """Class, share, interval and a bar; absent classes are left out of long lists."""
+    rows = joint.shares
+    shown = rows if len(rows) <= _ALL_SHOWN else [row for row in rows if row.share]
+    rounds = _listed([one.round for one in joint.rounds])
+    title = f"label shares over {len(joint.rounds)} rounds ({rounds})"
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table.add_column("class", no_wrap=True)
+    bounded = any(row.low is not None for row in rows)
+    if bounded:
+        table.add_column(level, justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    largest = max((row.share or 0.0) for row in rows) or 1.0
+    for row in shown:
+        bounds = [f"{row.low or 0.0:.1%}–{row.high or 0.0:.1%}"] * bounded
+        name = Text(label(row.index, row.name or "", _LONGEST_NAME))
+        table.add_row(name, *bounds, f"{(row.share or 0.0):.1%}", _bar(row, largest))
+    if len(rows) > len(shown):
+        table.caption = f"{len(rows) - len(shown)} classes without a label are not shown"
+    return table
+
+
+def _bar(row: JointShare, largest: float) -> str:
+    return "█" * round(_BAR * (row.share or 0.0) / largest)
+
+
+def _left_out(joint: Joint) -> list[tuple[list[str], str]]:
+    """Rounds and why, those of one error together under the first one's words."""
+    groups: dict[str, tuple[list[str], str]] = {}
+    for one in joint.left_out:
+        reason = one.reason or one.code or "no answer"
+        said = reason if one.code is None or one.reason is None else f"{reason} ({one.code})"
+        groups.setdefault(one.code or reason, ([], said))[0].append(one.round)
+    return list(groups.values())
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) <= _ROUNDS_NAMED:
+        return ", ".join(names)
+    return f"{names[0]}, {names[1]}, …, {names[-1]}"
