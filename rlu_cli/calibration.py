@@ -6,26 +6,32 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from scipy.stats import norm
-from torch import Tensor
+from torch import Tensor, nn
 
+from rlu_cli.attacks import AUTO as AUTO_METHOD
+from rlu_cli.attacks.emulation import left_out
 from rlu_cli.cases import Case
 from rlu_cli.ensemble import (
     VirtualClient,
     draw_near,
     halves,
+    handed_in,
     likeness_of_trained,
     train_clients,
 )
 from rlu_cli.errors import InputError
 from rlu_cli.history import History
-from rlu_cli.normalisation import AUTO, parse_normalisation
+from rlu_cli.normalisation import AUTO, PRESETS, parse_normalisation
 from rlu_cli.numerics.intervals import count_intervals
+from rlu_cli.numerics.rounding import round_to_total
+from rlu_cli.observe import View
 from rlu_cli.pipeline import Finding, MethodFinding, attack, view_of
-from rlu_cli.types import Auxiliary, Recovery
+from rlu_cli.scoring import score, uniform_floor
+from rlu_cli.training import describe_training
+from rlu_cli.types import Auxiliary, Ensemble
 
 Say = Callable[[str], None]
-_ENOUGH = 20  # counts from which on a quantile of their errors means something
+EMULATION = "emulation"  # the method that is itself made of virtual clients
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,10 @@ class Expectation:
     cacc         on them
     floor        mean iAcc of an even guess
     each         iAcc of every client
-    present      classes with labels: how many were within their interval, of how many
+    present      classes with labels: how many were within their interval, of how many; intervals
+                 allow for the images that a virtual client uses again and again
     absent       the same of classes without; both None where the method knows no interval
     width        mean width of an interval as a share of K
-    widening     factor on the deviations with which classes with labels are covered as often as
-                 they should be; None where there are too few
     as_learned   whether the virtual clients' images were drawn to look as well learned as the
                  client's; without that the figures are an upper estimate on a trained model
     """
@@ -74,7 +79,6 @@ class Expectation:
     present: tuple[int, int] | None
     absent: tuple[int, int] | None
     width: float | None
-    widening: float | None
     as_learned: bool
 
 
@@ -84,7 +88,8 @@ def expect(case: Case, method: str, shares: Tensor, say: Say = lambda text: None
     One half of them trains on one half of the auxiliary images while the method sees the other, and
     the other half the other way round.
     """
-    told = case.value("train_accuracy"), case.value("train_loss")
+    if case.training.nonlinear is not None and method in (AUTO_METHOD, EMULATION):
+        return _expect_emulated(case, shares, say)
     trials = list(_trials(case, method, shares, say))
     scores = [t.found.score for t in trials if t.found.score is not None]
     if not scores:
@@ -108,44 +113,65 @@ def expect(case: Case, method: str, shares: Tensor, say: Say = lambda text: None
         present=present,
         absent=absent,
         width=width,
-        widening=_widening(trials, case.value("confidence")),
-        as_learned=any(value is not None for value in told),
+        as_learned=_told(case),
+    )
+
+
+def _expect_emulated(case: Case, shares: Tensor, say: Say) -> Expectation:
+    """Each virtual client is read from all the others: there is nothing to train twice for."""
+    model, view = _model(case)
+    likeness = _likeness(case, model, view)
+    clients = list(
+        train_clients(
+            model, case.pair[0], case.auxiliary, case.training, view, shares, likeness, say=say
+        )
+    )
+    rows = [handed_in(model, (case.pair[0], client.checkpoint), view.layer) for client in clients]
+    known = torch.stack([client.shares for client in clients])
+    ones = torch.ones(len(clients), dtype=torch.float64)
+    found = left_out(Ensemble(known, torch.stack(rows), rows[0], ones))
+    each, cacc, floor = [], [], []
+    for client, answer in zip(clients, found, strict=True):
+        total = int(client.counts.sum())
+        scored = score(round_to_total(answer, total), client.counts)
+        each.append(scored.iacc)
+        cacc.append(scored.cacc)
+        floor.append(uniform_floor(client.counts).iacc)
+    mean = sum(each) / len(each)
+    return Expectation(
+        method=EMULATION,
+        iacc=mean,
+        error=float(torch.tensor(each).double().std() / len(each) ** 0.5),
+        measured=mean,
+        cacc=sum(cacc) / len(each),
+        floor=sum(floor) / len(each),
+        each=tuple(each),
+        present=None,
+        absent=None,
+        width=None,
+        as_learned=_told(case),
     )
 
 
 def expect_near(finding: Finding, count: int, say: Say = lambda text: None) -> Expectation:
-    """The same for clients like the one of a finding: its first method, labels near its answer."""
+    """What to expect for clients like the one of a finding: its first method on `count` virtual
+    clients with labels near its answer.
+    """
     first = next(found for found in finding.methods if found.recovery is not None)
     assert first.recovery is not None
     case = replace(finding.case, readings=finding.readings[:1])
+    if not case.training.rated:  # the rate was inferred
+        case = replace(case, settings=finding.settings)
+        case = replace(case, training=describe_training(case.value))
     shares = draw_near(first.recovery.shares, count, case.value("seed"))
     return expect(case, first.method, shares, say)
 
 
-def widened(recovery: Recovery, expectation: Expectation) -> Recovery:
-    """The recovery with intervals as wide as virtual clients need them; never narrower."""
-    factor = expectation.widening
-    if recovery.covariance is None or factor is None or factor <= 1:
-        return recovery
-    return replace(recovery, covariance=recovery.covariance * factor**2)
-
-
 def _trials(case: Case, method: str, shares: Tensor, say: Say) -> Iterator[Trial]:
     """Train virtual clients on half of the images, and attack each with the other half."""
-    reading = case.readings[0]
-    scaling = reading.normalise if reading.normalise != AUTO else "none"
-    model = reading.build(case.pair[0], case.auxiliary.classes)
-    view = replace(view_of(case, model), normalise=parse_normalisation(scaling))
+    model, view = _model(case)
     one, other = halves(case.auxiliary, case.value("seed"))
     for turn, (own, shown) in enumerate(((one, other), (other, one))):
-        likeness = likeness_of_trained(
-            model,
-            case.pair[0],
-            own,
-            view,
-            accuracy=case.value("train_accuracy"),
-            loss=case.value("train_loss"),
-        )
         clients = train_clients(
             model,
             case.pair[0],
@@ -153,7 +179,7 @@ def _trials(case: Case, method: str, shares: Tensor, say: Say) -> Iterator[Trial
             case.training,
             replace(view, seed=view.seed + 1 + turn),
             shares[turn::2],
-            likeness,
+            _likeness(replace(case, auxiliary=own), model, view),
             say=say,
         )
         for client in clients:
@@ -164,13 +190,34 @@ def _trials(case: Case, method: str, shares: Tensor, say: Say) -> Iterator[Trial
                 truth=client.counts,
                 history=History(),
                 velocity=None,
-                readings=(reading,),
+                readings=case.readings[:1],
             )
             finding = attack(virtual, (method,))
             assert finding.floor is not None
             fewer = _fewer_images(client, own, case.plan.passes, 2)
             inside = _fewer_images(client, own, case.plan.passes, 1)
             yield Trial(client.counts, finding.methods[0], finding.floor.iacc, fewer, inside)
+
+
+def _model(case: Case) -> tuple[nn.Module, View]:
+    """The global model as the files are read first, and how it is shown images."""
+    reading = case.readings[0]
+    model = reading.build(case.pair[0], case.auxiliary.classes)
+    scaling = (
+        PRESETS["none"] if reading.normalise == AUTO else parse_normalisation(reading.normalise)
+    )
+    return model, replace(view_of(case, model), normalise=scaling)
+
+
+def _told(case: Case) -> bool:
+    """Whether anyone said how well the global model has learned its training images."""
+    return case.value("train_accuracy") is not None or case.value("train_loss") is not None
+
+
+def _likeness(case: Case, model: nn.Module, view: View) -> Tensor | None:
+    """How likely each auxiliary image is to be drawn; None for all alike."""
+    told = {"accuracy": case.value("train_accuracy"), "loss": case.value("train_loss")}
+    return likeness_of_trained(model, case.pair[0], case.auxiliary, view, **told)
 
 
 def _fewer_images(client: VirtualClient, own: Auxiliary, passes: int, times: int) -> float:
@@ -200,26 +247,11 @@ def _coverage(
         if recovery is None or recovery.covariance is None:
             return None, None, None
         total = int(trial.counts.sum())
-        low, high = count_intervals(recovery.shares, recovery.covariance, total, confidence)
+        covariance = recovery.covariance / trial.inside**2
+        low, high = count_intervals(recovery.shares, covariance, total, confidence)
         held.append((low <= trial.counts) & (trial.counts <= high))
         there.append(trial.counts > 0)
         widths.append(float((high - low).double().mean()) / total)
     inside, present = torch.cat(held), torch.cat(there)
     rates = [(int((inside & mask).sum()), int(mask.sum())) for mask in (present, ~present)]
     return rates[0], rates[1], sum(widths) / len(widths)
-
-
-def _widening(trials: list[Trial], confidence: float) -> float | None:
-    """Quantile of |error| / σ over classes with labels, over that of the normal distribution."""
-    ratios = []
-    for trial in trials:
-        recovery = trial.found.recovery
-        if recovery is None or recovery.covariance is None:
-            return None
-        spread = recovery.covariance.diagonal().clamp_min(1e-18).sqrt()
-        error = (recovery.shares - trial.counts.double() / int(trial.counts.sum())).abs()
-        ratios.append(trial.inside * (error / spread)[trial.counts > 0])
-    found = torch.cat(ratios)
-    if len(found) < _ENOUGH:
-        return None
-    return float(torch.quantile(found, confidence)) / float(norm.ppf((1 + confidence) / 2))

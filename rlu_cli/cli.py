@@ -10,6 +10,7 @@ import typer
 
 from rlu_cli import __version__
 from rlu_cli.commands.attack import attack
+from rlu_cli.commands.calibrate import calibrate
 from rlu_cli.commands.doctor import doctor
 from rlu_cli.commands.inspect import inspect
 from rlu_cli.commands.methods import methods
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (attack, inspect, simulate, reproduce, methods, models, schemes, doctor):
+for command in (attack, calibrate, inspect, simulate, reproduce, methods, models, schemes, doctor):
     app.command()(command)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from rlu_cli.attacks.answer import shared
 from rlu_cli.attacks.method import ENSEMBLE, Method
@@ -47,21 +48,23 @@ def _found(ensemble: Ensemble) -> Emulated:
     return emulate(ensemble.shares, ensemble.rows, ensemble.observed, ensemble.closeness)
 
 
-def _expected(ensemble: Ensemble) -> float:
-    """Mean overlap of each near virtual client's shares with those found from all the others."""
+def left_out(ensemble: Ensemble) -> list[Tensor]:
+    """Shares (N,) of each virtual client that counts most, as found from all the others."""
     near = ensemble.closeness >= ensemble.closeness.max()
-    overlaps = []
+    found = []
     for index in torch.nonzero(near)[:, 0].tolist():
         others = torch.arange(len(near)) != index
-        left_out = Ensemble(
-            ensemble.shares[others],
-            ensemble.rows[others],
-            ensemble.rows[index],
-            ensemble.closeness[others],
-        )
-        error = (_found(left_out).shares - ensemble.shares[index]).abs().sum()
-        overlaps.append(1 - float(error) / 2)
-    return sum(overlaps) / len(overlaps)
+        rest = (ensemble.shares[others], ensemble.rows[others])
+        one = Ensemble(*rest, ensemble.rows[index], ensemble.closeness[others])
+        found.append(_found(one).shares)
+    return found
+
+
+def _expected(ensemble: Ensemble) -> float:
+    """Mean overlap of the shares of virtual clients with those found from all the others."""
+    near = ensemble.closeness >= ensemble.closeness.max()
+    errors = torch.stack(left_out(ensemble)) - ensemble.shares[near]
+    return 1 - float(errors.abs().sum(1).mean()) / 2
 
 
 METHOD = Method(

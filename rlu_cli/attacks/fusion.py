@@ -13,6 +13,7 @@ What else the files hold:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -26,6 +27,7 @@ from rlu_cli.attacks.path import along, confidence_along, line_of, path, progres
 from rlu_cli.numerics.fusion import Fused, Sampling, Witness, fuse
 from rlu_cli.numerics.output_means import class_means, probabilities, tilted
 from rlu_cli.numerics.progress import even_weights
+from rlu_cli.numerics.simplex import coefficients, mixture
 from rlu_cli.types import BatchMean, Evidence, Line, Recovery
 
 _ROUNDS = 8  # of shares, noise and progress in turn
@@ -54,6 +56,11 @@ class Assumed:
 
     tilt: float = 0.0
     slack: float = 0.0
+
+    @property
+    def extras(self) -> int:
+        """How many of them differ from the plain case."""
+        return (self.tilt > 0) + (self.slack > 0)
 
 
 @dataclass(frozen=True)
@@ -150,10 +157,40 @@ def _directions(evidence: Evidence, line: Line) -> Tensor:
 
 
 def _most_likely(evidence: Evidence, line: Line, directions: Tensor) -> Settled:
-    """The settled answer under the likeliest of `_assumptions`."""
+    """The settled answer under the likeliest of `_assumptions`, its error with what they disagree.
+
+    By Schwarz's criterion: whatever is assumed beyond the plain case must be worth log D, for D
+    rows. BatchNorm means that fit worse than their noise allows make all differences smaller, by
+    their misfit (quasi-likelihood).
+    """
     plain = _settle(evidence, line, directions, Assumed())
-    others = (_settle(evidence, line, directions, a) for a in _assumptions(evidence, line, plain))
-    return min((plain, *others), key=lambda settled: settled.fused.surprise)
+    others = [_settle(evidence, line, directions, a) for a in _assumptions(evidence, line, plain)]
+    if not others:
+        return _with_path_error(evidence, line, plain)
+    settled = [plain, *others]
+    price = math.log(evidence.classes + sum(len(mean.mean) for mean in line.means))
+    best = min(settled, key=lambda s: s.fused.surprise + price * s.assumed.extras)
+    dispersion = max(1.0, *(best.misfit[mean.layer] for mean in line.means))
+    costs = [s.fused.surprise / dispersion + price * s.assumed.extras for s in settled]
+    weights = torch.softmax(-torch.tensor(costs, dtype=torch.float64) / 2, 0)
+    apart = torch.stack([s.fused.shares for s in settled]) - best.fused.shares
+    covariance = best.fused.covariance + (apart * weights[:, None]).T @ apart
+    return replace(best, fused=replace(best.fused, covariance=covariance))
+
+
+def _with_path_error(evidence: Evidence, line: Line, settled: Settled) -> Settled:
+    """The error with what the path may be off by, of an untrained model whose bias is the anchor:
+    the shares move so much if the client is taken to move by equal steps.
+    """
+    if not evidence.linear or learned_something(evidence) or len(line.points) == 1:
+        return settled
+    even = even_weights(line.points, evidence.steps)
+    confidence = torch.einsum("s,snj->nj", even, confidence_along(line))
+    signal = evidence.signal.double().cpu()
+    moved = mixture(coefficients(confidence, evidence.smoothing), signal).shares
+    apart = moved - settled.fused.shares
+    covariance = settled.fused.covariance + torch.outer(apart, apart)
+    return replace(settled, fused=replace(settled.fused, covariance=covariance))
 
 
 def _assumptions(evidence: Evidence, line: Line, plain: Settled) -> Iterator[Assumed]:

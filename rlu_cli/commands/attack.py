@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,8 @@ import typer
 from rlu_cli.errors import Exit, UsageError, printable
 
 if TYPE_CHECKING:
+    from rlu_cli.calibration import Expectation
+    from rlu_cli.pipeline import Finding
     from rlu_cli.types import Setting
 
 _FILES = "Files"
@@ -228,6 +229,31 @@ def attack(
             rich_help_panel=_ESTIMATE,
         ),
     ] = None,
+    virtual_clients: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R",
+            help="Virtual clients to train on the auxiliary images: they tell the iAcc to expect; "
+            "emulation is made of them [0; emulation: 64].",
+            rich_help_panel=_ESTIMATE,
+        ),
+    ] = None,
+    train_accuracy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A",
+            help="Training accuracy of the global model, for virtual clients.",
+            rich_help_panel=_ESTIMATE,
+        ),
+    ] = None,
+    train_loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="L",
+            help="Its training loss, where the accuracy is not known.",
+            rich_help_panel=_ESTIMATE,
+        ),
+    ] = None,
     confidence: Annotated[
         str | None,
         typer.Option(
@@ -336,6 +362,9 @@ def attack(
         "normalize": normalize,
         "image_size": image_size,
         "method": method,
+        "virtual_clients": virtual_clients,
+        "train_accuracy": train_accuracy,
+        "train_loss": train_loss,
         "confidence": confidence,
         "draws": draws,
         "search": search,
@@ -366,7 +395,7 @@ def _run(
     quiet: bool,
 ) -> None:
     from rlu_cli.cases import build_case
-    from rlu_cli.commands.output import check_writable, write_report
+    from rlu_cli.commands.output import check_writable, progress, write_report
     from rlu_cli.pipeline import attack as run_attack
     from rlu_cli.reports import FORMATS, build_report
     from rlu_cli.rounds import read_rounds
@@ -375,32 +404,32 @@ def _run(
         raise UsageError(
             "E101", f"unknown format {printable(format_)!r}", hint=f"--format {'|'.join(FORMATS)}"
         )
-    with _progress(quiet=quiet) as say:
+    with progress(quiet=quiet) as say:
         say("reading checkpoints and images")
         case = build_case(global_, local, aux, flags, strict=strict)
         output = Path(case.value("output")) if case.value("output") else None
         check_writable(output, force=force)
         say("running both models and estimating")
         finding = run_attack(case, case.value("method"), say=say)
+        expectation = _expectation(finding, say)
         joint = read_rounds(finding, say)
     terminal = output is None and sys.stdout.isatty()
-    report = FORMATS[format_](build_report(finding, joint, redact=redact), terminal=terminal)
+    report = FORMATS[format_](
+        build_report(finding, joint, expectation, redact=redact), terminal=terminal
+    )
     write_report(report, output)
     answered = [m.recovery for m in finding.methods if m.recovery is not None]
     if not answered[0].status.ok:
         raise typer.Exit(Exit.UNSETTLED)
 
 
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Any]:
-    """A line on stderr that says what is going on, on a terminal only."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    from rich.console import Console
+def _expectation(finding: Finding, say: Any) -> Expectation | None:
+    """What virtual clients say of the answer, unless it is made of them or nobody wants any."""
+    from rlu_cli.calibration import EMULATION, expect_near
 
-    with Console(stderr=True).status("starting") as status:
-        yield status.update
+    count = finding.case.value("virtual_clients")
+    first = next(found for found in finding.methods if found.recovery is not None)
+    return expect_near(finding, count, say) if count and first.method != EMULATION else None
 
 
 def _show_settings(flags: Mapping[str, Any], paths: tuple[Path, Path]) -> None:

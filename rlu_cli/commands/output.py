@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rlu_cli.errors import InputError, UsageError, printable
 
@@ -39,6 +42,18 @@ def _obstacle(output: Path) -> str:
         return "" if output.parent.is_dir() else "its folder does not exist"
     except OSError as problem:  # a name that is too long
         return printable(problem.strerror)
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Any]:
+    """A line on stderr that says what is going on, on a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield status.update
 
 
 def write_report(text: str, output: Path | None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rlu_cli.reports import json_text, table
-from rlu_cli.reports.build import build_report
+from rlu_cli.reports.build import build_calibration, build_report
+from rlu_cli.reports.expected import FORMATS as CALIBRATION_FORMATS
 from rlu_cli.reports.schema import Report
 
 FORMATS: dict[str, Callable[..., str]] = {  # (report, terminal=whether one will show it)
@@ -13,4 +14,4 @@ FORMATS: dict[str, Callable[..., str]] = {  # (report, terminal=whether one will
     "json": json_text.render,
 }
 
-__all__ = ["FORMATS", "Report", "build_report"]
+__all__ = ["CALIBRATION_FORMATS", "FORMATS", "Report", "build_calibration", "build_report"]

@@ -16,6 +16,8 @@ from torch import Tensor
 from rlu_cli import __version__
 from rlu_cli.attacks import ATTACKS, COUNTS, SET
 from rlu_cli.auxiliary import is_noise
+from rlu_cli.calibration import Expectation
+from rlu_cli.cases import Case
 from rlu_cli.diagnostics import Caution, confusions
 from rlu_cli.errors import printable
 from rlu_cli.hashing import file_sha256
@@ -23,8 +25,10 @@ from rlu_cli.models import runs_code
 from rlu_cli.numerics.intervals import count_intervals, share_intervals
 from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.pipeline import Finding, MethodFinding
+from rlu_cli.reports.expected import expected_part
 from rlu_cli.reports.joint import joint_part
 from rlu_cli.reports.schema import (
+    Calibration,
     ClassCount,
     Input,
     MethodResult,
@@ -45,10 +49,17 @@ _OWN_CODE = ("model", "model_args")  # may name files
 _LONG = 4096
 
 
-def build_report(finding: Finding, joint: Joint | None = None, *, redact: bool = False) -> Report:
+def build_report(
+    finding: Finding,
+    joint: Joint | None = None,
+    expectation: Expectation | None = None,
+    *,
+    redact: bool = False,
+) -> Report:
     """The finding as data; redacted, it keeps scores and figures and tells nothing of the client.
 
     joint   what all rounds of the client say together, where they were read
+    expectation  what virtual clients say of the first method, where there were any
     redact  leave out class names, counts, shares and paths
     """
     methods = [_method(finding, found, redact=redact) for found in finding.methods]
@@ -78,7 +89,31 @@ def build_report(finding: Finding, joint: Joint | None = None, *, redact: bool =
         + [w for m in methods for w in m.warnings]
         + _notices(() if joint is None else joint.warnings, redact=redact),
         methods=methods,
+        expected=None if expectation is None else expected_part(expectation),
         joint=None if joint is None else joint_part(finding, joint, redact=redact),
+    )
+
+
+def build_calibration(
+    case: Case, expectations: Sequence[Expectation], device: torch.device
+) -> Calibration:
+    """What virtual clients say of methods on a global model."""
+    path, digest = case.auxiliary.source, case.auxiliary.sha256
+    return Calibration(
+        tool="rlu",
+        version=__version__,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        environment=environment(device),
+        seed=case.value("seed"),
+        inputs={
+            "global": Input(path=printable(case.pair[0].path, _LONG), sha256=case.pair[0].sha256),
+            "aux": Input(path=printable(path, _LONG), sha256=digest),
+        },
+        settings={
+            name: SettingValue(value=_plain(setting.value), source=setting.source)
+            for name, setting in sorted(case.settings.items())
+        },
+        expected=[expected_part(one) for one in expectations],
     )
 
 

@@ -159,6 +159,38 @@ class Joint(_Part):
     notes: list[str]
 
 
+class Expected(_Part):
+    """How well the method does on virtual clients of this model, whose labels are known."""
+
+    method: str
+    virtual_clients: int
+    iacc: float = Field(description="to expect of a real client, with its own number of images")
+    iacc_error: float | None = Field(description="standard error of the mean")
+    iacc_measured: float = Field(description="on the virtual clients, which have fewer images")
+    cacc: float = Field(description="on the virtual clients")
+    floor_iacc: float = Field(description="of an even guess on them")
+    present_held: list[int] | None = Field(description="classes with labels: held, of how many")
+    absent_held: list[int] | None = Field(description="classes without: held, of how many")
+    width: float | None = Field(description="mean width of an interval as a share of K")
+    upper_estimate: bool = Field(
+        description="nobody told how well the model has learned its clients' images"
+    )
+
+
+class Calibration(_Part):
+    """What `rlu calibrate` found."""
+
+    schema_version: str = SCHEMA_VERSION
+    tool: str
+    version: str
+    created: str = Field(description="UTC, ISO 8601")
+    environment: dict[str, str]
+    seed: int
+    inputs: dict[str, Input]
+    settings: dict[str, SettingValue]
+    expected: list[Expected]
+
+
 class Report(_Part):
     """One client's update, read. `result` and `metrics` are those of the first method to answer."""
 
@@ -179,4 +211,7 @@ class Report(_Part):
     diagnostics: dict[str, Any]
     warnings: list[Notice]
     methods: list[MethodResult]
+    expected: Expected | None = Field(
+        None, description="of the method that gave `result`, with --virtual-clients"
+    )
     joint: Joint | None = Field(None, description="over several rounds, where they were asked for")

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from rlu_cli.attacks import SET, UNIFORM
 from rlu_cli.diagnostics import OF_METHOD, label
+from rlu_cli.reports.expected import expected_lines
 from rlu_cli.reports.joint_table import joint_lines
 from rlu_cli.reports.schema import ClassCount, MethodResult, Notice, Report
 
@@ -48,6 +49,9 @@ def render(report: Report, *, terminal: bool = False) -> str:
     for part in (_readings(report), counts, *_methods(report)):
         if part is not None:
             console.print(part)
+    if report.expected is not None:
+        for said in expected_lines(report.expected):
+            console.print(escape(said))
     for more in joint_lines(report):
         console.print(more)
     for line in _closing(report):

@@ -75,7 +75,17 @@ ROWS = {
         for name, model in (("cnn", "--model cnn"), ("vgg16q", QUARTER))
         for reached in (0.6, 0.8, 0.9)
     },
-    "vgg16q-p0.8-lr0.05": Row(f"{TRAINED} {QUARTER} --pretrain 0.8 --lr 0.05"),
+    **{
+        f"vgg16q-p0.8-{name}": Row(f"{TRAINED} {QUARTER} --pretrain 0.8 {options}")
+        for name, options in (
+            ("lr0.05", "--lr 0.05"),
+            ("sgdm", "--momentum 0.9"),
+            ("prox", "--scheme fedprox --lambda 5"),
+            ("full", "--samples 500"),
+            ("adam", "--optimizer adam --lr 0.001"),
+        )
+    },
+    "vgg16-elu-m10": Row(f"{CIFAR} --model vgg16 --batch-size 64 --model-arg act=elu --epochs 10"),
     **{
         f"{name}-{scheme}": Row(f"{base} {options} --rounds {number}", number)
         for name, base in (("lenet5", DIGITS), ("vgg16", COLOUR))

@@ -1,0 +1,63 @@
+"""What virtual clients say of a method on this model: as data, and for a reader."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+
+from rlu_cli.calibration import Expectation
+from rlu_cli.reports.schema import Calibration, Expected
+
+
+def expected_part(found: Expectation) -> Expected:
+    """The expectation as data."""
+    return Expected(
+        method=found.method,
+        virtual_clients=len(found.each),
+        iacc=found.iacc,
+        iacc_error=None if math.isnan(found.error) else found.error,
+        iacc_measured=found.measured,
+        cacc=found.cacc,
+        floor_iacc=found.floor,
+        present_held=None if found.present is None else list(found.present),
+        absent_held=None if found.absent is None else list(found.absent),
+        width=found.width,
+        upper_estimate=not found.as_learned,
+    )
+
+
+def expected_lines(expected: Expected) -> Iterator[str]:
+    """The same in sentences, one a line."""
+    error = "" if expected.iacc_error is None else f" ± {expected.iacc_error:.4f}"
+    yield (
+        f"{expected.method} on virtual clients ({expected.virtual_clients}): expected iAcc "
+        f"{expected.iacc:.4f}{error}, cAcc {expected.cacc:.3f}; "
+        f"even guess {expected.floor_iacc:.4f}"
+    )
+    yield (
+        f"  measured {expected.iacc_measured:.4f} with half of the images each; a real client has "
+        "more of its own"
+    )
+    if expected.present_held is not None and expected.absent_held is not None:
+        rates = (("with labels", expected.present_held), ("without", expected.absent_held))
+        said = ", ".join(f"{name} {held} of {of}" for name, (held, of) in rates)
+        yield f"  classes within their interval: {said}"
+    if expected.upper_estimate:
+        yield (
+            "  an upper estimate where clients' images were trained on: --train-accuracy or "
+            "--train-loss tell how well the model has learned them"
+        )
+
+
+def render_table(report: Calibration) -> str:
+    """What `rlu calibrate` prints."""
+    return "\n".join(line for one in report.expected for line in expected_lines(one)) + "\n"
+
+
+def render_json(report: Calibration) -> str:
+    """The same as JSON; figures that are not finite become null."""
+    return json.dumps(json.loads(report.model_dump_json(by_alias=True)), indent=2) + "\n"
+
+
+FORMATS = {"table": render_table, "json": render_json}
