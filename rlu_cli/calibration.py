@@ -94,7 +94,7 @@ def expect(case: Case, method: str, shares: Tensor, say: Say = lambda text: None
     scores = [t.found.score for t in trials if t.found.score is not None]
     if not scores:
         raise InputError(
-            "E216",
+            "E227",
             f"{method} answered for none of {len(trials)} virtual clients",
             hint="calibrate another method, or give --batch-size",
         )

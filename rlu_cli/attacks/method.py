@@ -10,7 +10,7 @@ from rlu_cli.types import Evidence, Recovery
 
 COUNTS, SET = "counts", "set"
 # What may be observed on request.
-DUMMIES, LINE, VIRTUAL, ENSEMBLE = "dummies", "line", "virtual", "ensemble"
+DUMMIES, LINE, VIRTUAL, ENSEMBLE = "dummies", "line", "virtual", "mixed"
 TRAINING = frozenset({VIRTUAL, ENSEMBLE})  # those that train virtual clients
 _TRAINED = 1.5  # own-class confidence over chance, above which a model has learned something
 _NEGATIVE = 1e-3  # share of an embedding's size below zero that rounding does not explain
@@ -49,7 +49,7 @@ class Method:
     auxiliary       needs labelled images
     any_optimiser   needs no client that is linear in its gradients
     any_rate        needs no learning rate, and tells it
-    needs           what must be observed besides: "dummies", "line", "virtual", "ensemble"
+    needs           what must be observed besides: "dummies", "line", "virtual", "mixed"
     """
 
     title: str

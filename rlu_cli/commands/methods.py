@@ -25,7 +25,7 @@ batch to trained model: the columns of Table 7 of the paper on RLU. Outside of
        what it was made for a method runs and warns, or refuses with the reason.
 needs  images: labelled auxiliary images; dummies: black, white and random ones;
        virtual: clients of a single class, simulated on the auxiliary images;
-       ensemble: the same with mixed labels;
+       mixed: the same with mixed labels;
        line: models between the two checkpoints"""
 
 
