@@ -6,7 +6,7 @@ show: the client's images were trained on, and the auxiliary ones were not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,7 @@ ANY_LABELS = 0.5  # Dirichlet concentration of clients of whom nothing is known
 _CLOSE, _SPARE = 20.0, 0.25  # of the distribution about an estimate, and what every class gets
 # Concentration about the last estimate of each third of an ensemble, and weight of its clients.
 _NEAR = ((0.0, 0.1), (20.0, 0.5), (60.0, 1.0))
+_FEWEST = 6  # virtual clients: two in each third, for there to be a slope
 _STEEPEST = 64.0  # exponent β of p_y^β, beyond which a class is one image
 _HALVINGS = 40
 _LEAST = 1e-6  # of a probability, before it is raised to a power
@@ -81,43 +82,62 @@ def compare(
     *,
     say: Callable[[str], None] = lambda text: None,
 ) -> Ensemble:
-    """`count` virtual clients beside the client of `pair`: a third of any labels, then two thirds
-    drawn nearer and nearer to what those before make of the client.
+    """`count` virtual clients, six or more, beside the client of `pair`: a third of any labels,
+    then two thirds drawn nearer and nearer to what those before make of the client.
     """
-
-    def rows_of(clients: Iterator[VirtualClient]) -> tuple[Tensor, Tensor]:
-        each = [(c.shares, handed_in(model, (pair[0], c.checkpoint), view.layer)) for c in clients]
-        shares, rows = zip(*each, strict=True)
-        return torch.stack(shares), torch.stack(rows)
-
-    def trained(shares: Tensor, seed: int) -> Iterator[VirtualClient]:
-        seeded = replace(view, seed=seed)
-        return train_clients(model, pair[0], auxiliary, training, seeded, shares, say=say)
-
-    observed = handed_in(model, pair, view.layer)
+    count = max(count, _FEWEST)
     parts = [count - 2 * (count // 3), count // 3, count // 3]
-    drawn = draw_shares(auxiliary.classes, ANY_LABELS, parts[0], view.seed)
-    shares, rows = rows_of(trained(drawn, view.seed))
-    closeness = torch.full((len(shares),), _NEAR[0][1], dtype=torch.float64)
-    for part, (concentration, weight) in zip(parts[1:], _NEAR[1:], strict=True):
-        guess = emulate(shares, rows, observed, closeness).shares
-        drawn = draw_near(guess, part, view.seed + len(shares), concentration)
-        near, handed = rows_of(trained(drawn, view.seed + len(shares)))
-        shares, rows = torch.cat([shares, near]), torch.cat([rows, handed])
-        closeness = torch.cat([closeness, torch.full((part,), weight, dtype=torch.float64)])
-    return Ensemble(shares, rows, observed, closeness)
+    observed = _figures(model, pair, view.layer)
+    shares: list[Tensor] = []
+    handed: list[dict[str, Tensor]] = []
+    closeness: list[float] = []
+    for part, (concentration, weight) in zip(parts, _NEAR, strict=True):
+        seeded = replace(view, seed=view.seed + len(shares))
+        if not shares:
+            drawn = draw_shares(auxiliary.classes, ANY_LABELS, part, seeded.seed)
+        else:
+            so_far = _beside(shares, handed, observed, closeness)
+            guess = emulate(so_far.shares, so_far.rows, so_far.observed, so_far.closeness).shares
+            drawn = draw_near(guess, part, seeded.seed, concentration)
+        for client in train_clients(model, pair[0], auxiliary, training, seeded, drawn, say=say):
+            shares.append(client.shares)
+            handed.append(_figures(model, (pair[0], client.checkpoint), view.layer))
+            closeness.append(weight)
+    return _beside(shares, handed, observed, closeness)
+
+
+def _beside(
+    shares: Sequence[Tensor],
+    handed: Sequence[Mapping[str, Tensor]],
+    observed: Mapping[str, Tensor],
+    closeness: Sequence[float],
+) -> Ensemble:
+    """The figures that all hand in: a client may have frozen what virtual ones train."""
+    names = [name for name in observed if all(name in one for one in handed)]
+    return Ensemble(
+        shares=torch.stack(list(shares)),
+        rows=torch.stack([torch.cat([one[name] for name in names]) for one in handed]),
+        observed=torch.cat([observed[name] for name in names]),
+        closeness=torch.tensor(closeness, dtype=torch.float64),
+    )
 
 
 def handed_in(model: nn.Module, pair: Sequence[Checkpoint], layer: str) -> Tensor:
     """(D,): bias update, row sums of the weights' update, and mean input of the last BatchNorm
     layer whose buffers moved.
     """
+    return torch.cat(list(_figures(model, pair, layer).values()))
+
+
+def _figures(model: nn.Module, pair: Sequence[Checkpoint], layer: str) -> dict[str, Tensor]:
+    """The parts of `handed_in` that there are, by name."""
     update = head_update(pair, layer)
-    parts = [update.weight.double().sum(1)]
-    parts += [update.bias.double()] if update.bias is not None else []
+    figures = {"weights": update.weight.double().sum(1)}
+    if update.bias is not None:
+        figures["bias"] = update.bias.double()
     told, _ = recover(model, pair)
-    parts += [told[name].mean for name in list(told)[-1:]]
-    return torch.cat(parts)
+    figures |= {f"inputs of {name}": told[name].mean for name in list(told)[-1:]}
+    return figures
 
 
 def draw_near(shares: Tensor, count: int, seed: int, concentration: float = _CLOSE) -> Tensor:

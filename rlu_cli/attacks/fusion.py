@@ -121,7 +121,8 @@ def fusion(evidence: Evidence) -> Recovery:
     return replace(
         answer,
         unbounded=fused.unbounded,
-        covariance=fused.covariance,
+        # The bias shares the weights' errors, but has no rows to spare that would show them.
+        covariance=fused.covariance * max(1.0, misfit.get(_WEIGHTS, 1.0)),
         common=fused.common,
         lr=rate,
     )

@@ -12,8 +12,9 @@ from rlu_cli.numerics.simplex import mixture
 from rlu_cli.types import Status
 
 _SHRINK = 0.3  # of the covariance towards its diagonal
-_FLOOR = 1e-9  # of a row's variance, against rows that do not vary
+_ROUNDING = 1e-6  # of a row's largest entry, against rows that do not vary
 _RIDGE = 1e-3  # of the slope, for classes that the virtual clients' shares hardly vary in
+_LEAST = 1e-9  # of it, where all virtual clients have the same shares
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,15 @@ def emulate(shares: Tensor, rows: Tensor, observed: Tensor, closeness: Tensor) -
     centre, middle = weights @ shares, weights @ rows
     around, moved = shares - centre, rows - middle
     spread = (around * weights[:, None]).T @ around
-    ridge = _RIDGE * spread.diagonal().mean() * torch.eye(len(centre), dtype=torch.float64)
-    slope = torch.linalg.solve(spread + ridge, (around * weights[:, None]).T @ moved)  # (N, D)
+    ridge = _RIDGE * spread.diagonal().mean().clamp_min(_LEAST)
+    held = spread + ridge * torch.eye(len(centre), dtype=torch.float64)
+    slope = torch.linalg.solve(held, (around * weights[:, None]).T @ moved)  # (N, D)
     residuals = moved - around @ slope
     left = 1 - float((weights**2).sum()) * len(centre)  # share of freedom that the slope leaves
     noise = (residuals * weights[:, None]).T @ residuals / max(left, 0.1)
-    variances = noise.diagonal().clone()
-    noise = noise * (1 - _SHRINK) + torch.diag(_SHRINK * variances + _FLOOR * variances.mean())
+    sizes = rows.abs().amax(0).maximum(observed.abs())
+    floor = (_ROUNDING * sizes.where(sizes > 0, torch.ones_like(sizes))) ** 2
+    noise = noise * (1 - _SHRINK) + torch.diag(_SHRINK * noise.diagonal() + floor)
     root = torch.linalg.cholesky(noise)
     columns = torch.linalg.solve_triangular(root, (middle - centre @ slope + slope).T, upper=False)
     seen = torch.linalg.solve_triangular(root, observed[:, None], upper=False)[:, 0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rlu_cli.observe import with_bias
-from rlu_cli.types import Drift, Evidence, Head, Line, Outputs
+from rlu_cli.types import Drift, Ensemble, Evidence, Head, Line, Outputs
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def evidence_of(
 
     head     the global model; untrained when left out
     images   of each class that the server has
-    virtual  whether the server trains a virtual client of each class
+    virtual  whether the server trains virtual clients: one of each class, and an ensemble
     """
     weights = plain_weights(len(per_step)) if weights is None else weights
     start = world.untrained_head(biased=biased) if head is None else head
@@ -120,7 +120,10 @@ def evidence_of(
         dummies=(_seen(start, *dummies), _seen(end, *dummies)),
         line=line,
     )
-    return replace(evidence, virtual=_virtual(client, per_step, evidence)) if virtual else evidence
+    if not virtual:
+        return evidence
+    ensemble = _ensemble(client, per_step, end)
+    return replace(evidence, virtual=_virtual(client, per_step, evidence), ensemble=ensemble)
 
 
 def _seen(head: Head, features: Tensor, labels: Tensor) -> Outputs:
@@ -180,6 +183,26 @@ def _virtual(client: Client, per_step: Tensor, evidence: Evidence) -> Tensor:
         assert learned is not None
         rows.append(learned)
     return torch.stack(rows)
+
+
+def _ensemble(client: Client, per_step: Tensor, end: Head, count: int = 40) -> Ensemble:
+    """Clients of known labels in batches of the client's sizes, beside the client's own update."""
+    shares, rows = [], []
+    for index in range(count):
+        labels = skewed_steps(
+            len(per_step), int(per_step[0].sum()), client.world.classes, seed=7000 + index
+        )
+        shares.append(labels.sum(0).double() / int(labels.sum()))
+        rows.append(_handed_in(client, client.train(labels, seed=9000 + 100 * index)))
+    closeness = torch.full((count,), 0.5, dtype=torch.float64)
+    closeness[count // 2 :] = 1.0
+    return Ensemble(torch.stack(shares), torch.stack(rows), _handed_in(client, end), closeness)
+
+
+def _handed_in(client: Client, end: Head) -> Tensor:
+    """Row sums of the weights' update, and the bias update where there is one."""
+    update = end - client.start
+    return torch.cat([update.weight.sum(1), *([] if update.bias is None else [update.bias])])
 
 
 def skewed_steps(

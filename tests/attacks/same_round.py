@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rlu_cli.types import Drift, Evidence, Head, Outputs
+from rlu_cli.types import Drift, Ensemble, Evidence, Head, Outputs
 
 
 def relabelled(evidence: Evidence, order: Tensor) -> Evidence:
     """The same round with class order[i] called i; the kinds of dummy images stay."""
     position, virtual, dummies = torch.argsort(order), evidence.virtual, evidence.dummies
+    ensemble = evidence.ensemble
 
     def outputs(seen: Outputs) -> Outputs:
         return Outputs(seen.embeddings, seen.logits[:, order], position[seen.labels])
@@ -23,6 +24,8 @@ def relabelled(evidence: Evidence, order: Tensor) -> Evidence:
         renamed,
         dummies=dummies and (_columns(dummies[0], order), _columns(dummies[1], order)),
         virtual=None if virtual is None else virtual[order][:, order],
+        # In what order their figures come is nobody's business.
+        ensemble=ensemble and replace(ensemble, shares=ensemble.shares[:, order]),
     )
 
 
@@ -36,13 +39,15 @@ def in_float32(evidence: Evidence) -> Evidence:
 def through_another_scheme(evidence: Evidence, weights: Tensor, drift: Drift | None) -> Evidence:
     """The same mean gradient, made into an update by a scheme of other weights and drift."""
     rho, virtual = float(weights[-1].sum()), evidence.virtual
-    update = evidence.gradient * (-evidence.lr * rho)
+    factor, update = rho / float(evidence.weights[-1].sum()), evidence.gradient
+    update = update * (-evidence.lr * rho)
     return replace(
         evidence,
         update=update if drift is None else update - drift[-1],
         weights=weights,
         drift=drift,
-        virtual=None if virtual is None else virtual * (rho / float(evidence.weights[-1].sum())),
+        virtual=None if virtual is None else virtual * factor,
+        ensemble=evidence.ensemble and _moved(evidence.ensemble, factor, drift),
     )
 
 
@@ -83,6 +88,18 @@ def _told(
         after=outputs(evidence.after),
         dummies=dummies and (outputs(dummies[0]), outputs(dummies[1])),
         line=line and replace(line, outputs=tuple(map(outputs, line.outputs))),
+    )
+
+
+def _moved(ensemble: Ensemble, factor: float, drift: Drift | None) -> Ensemble:
+    """What all the clients hand in under a scheme of another weight and drift."""
+    by = torch.zeros_like(ensemble.observed)
+    if drift is not None:
+        moved = drift[-1]
+        assert moved.bias is not None
+        by = torch.cat([moved.weight.sum(1), moved.bias])[: len(by)]
+    return replace(
+        ensemble, rows=factor * ensemble.rows - by, observed=factor * ensemble.observed - by
     )
 
 

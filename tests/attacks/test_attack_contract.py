@@ -12,7 +12,18 @@ import torch
 from linear_client import World, evidence_of, momentum_weights, skewed_steps
 from same_round import in_float32, relabelled, through_another_scheme, with_other_outputs
 
-from rlu_cli.attacks import ATTACKS, COUNTS, DUMMIES, LINE, SET, UNIFORM, VIRTUAL, Method, Options
+from rlu_cli.attacks import (
+    ATTACKS,
+    COUNTS,
+    DUMMIES,
+    ENSEMBLE,
+    LINE,
+    SET,
+    UNIFORM,
+    VIRTUAL,
+    Method,
+    Options,
+)
 from rlu_cli.types import Drift, Evidence, Head, Outputs, Recovery
 
 OPTIONS = Options(draws=100)
@@ -61,6 +72,7 @@ PROBLEMS: dict[str, Callable[[], Evidence]] = {
     "one example": lambda: _round(1, 1),
     "fewer labels than classes": lambda: _round(1, 3),
 }
+FIELDS = {DUMMIES: "dummies", LINE: "line", VIRTUAL: "virtual", ENSEMBLE: "ensemble"}  # of Evidence
 TIED = ("one example", "fewer labels than classes")  # more classes than labels to spread evenly
 
 every_method = pytest.mark.parametrize("name", ATTACKS)
@@ -198,11 +210,11 @@ def test_one_step_shows_nothing_of_the_client_s_model(name: str, problem: str) -
     assert _same(_answer(name, other), _answer(name, evidence))
 
 
-@pytest.mark.parametrize("need", [DUMMIES, LINE, VIRTUAL])
+@pytest.mark.parametrize("need", FIELDS)
 @every_method
 def test_what_is_observed_besides_is_used_by_those_that_ask_for_it(name: str, need: str) -> None:
     evidence = _problem("several steps")
-    without = replace(evidence, **{need: None})  # type: ignore[arg-type]
+    without = replace(evidence, **{FIELDS[need]: None})  # type: ignore[arg-type]
     if need in ATTACKS[name].needs:
         with pytest.raises(AssertionError, match="says so"):
             _answer(name, without)
@@ -218,7 +230,14 @@ def test_only_methods_that_need_labelled_images_look_at_them(name: str, problem:
     labels = other.before.labels.clone()
     labels[-5:] = 0
     virtual = None if evidence.virtual is None else evidence.virtual.flip(0)
-    other = replace(other, before=replace(other.before, labels=labels), virtual=virtual)
+    ensemble = evidence.ensemble
+    ensemble = ensemble and replace(ensemble, shares=ensemble.shares.flip(0))
+    other = replace(
+        other,
+        before=replace(other.before, labels=labels),
+        virtual=virtual,
+        ensemble=ensemble,
+    )
     unmoved = torch.equal(_answer(name, other).shares, _answer(name, evidence).shares)
     assert unmoved != ATTACKS[name].auxiliary
 
@@ -247,10 +266,12 @@ def test_the_capabilities_are_those_of_the_papers() -> None:
     assert _table(lambda method: DUMMIES in method.needs) == {"llg-star", "zlg"}
     assert _table(lambda method: LINE in method.needs) == {"path", "fusion"}
     assert _table(lambda method: VIRTUAL in method.needs) == {"ramakrishna-dan-virtual"}
+    assert _table(lambda method: ENSEMBLE in method.needs) == {"emulation"}
     summed = {"idlg", "gi", "llg", "llg-star", "llg+", "zlg", "zlg+", "dimitrov"}
     assert _table(lambda method: not method.any_activation) == summed
     assert _table(lambda method: method.any_optimiser) == {
         "fusion",
+        "emulation",
         "ramakrishna-dan-virtual",
         *FLOORS,
     }

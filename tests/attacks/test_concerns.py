@@ -81,7 +81,7 @@ def test_methods_of_untrained_models_say_how_sure_this_one_is() -> None:
 
 def test_methods_that_need_images_say_when_noise_stands_in() -> None:
     images = {"rlu", "path", "fusion", "llg+", "zlg+", "dimitrov", "llbg", "prior"}
-    images |= {"ramakrishna-dan", "ramakrishna-dan-virtual"}
+    images |= {"ramakrishna-dan", "ramakrishna-dan-virtual", "emulation"}
     assert _concerned(_case(), "noise stands in", noise=True) == images
     assert _concerned(_case(), "noise stands in", noise=False) == set()
 

@@ -8,7 +8,7 @@ import pytest
 from cli_world import World
 from conftest import Command
 
-from rlu_cli.attacks import ATTACKS, VIRTUAL
+from rlu_cli.attacks import ATTACKS, TRAINING
 
 
 def test_methods_side_by_side(rlu: Command, world: World) -> None:
@@ -32,7 +32,7 @@ def test_every_method_in_json_is_what_it_is_alone(rlu: Command, world: World) ->
 def test_all_is_every_method_that_trains_nothing(rlu: Command, world: World) -> None:
     words = ["attack", *world.pair, "--aux", world.aux, *world.told, "--format", "json"]
     report = rlu(*words, "--method", "all").report
-    expected = [name for name, method in ATTACKS.items() if VIRTUAL not in method.needs]
+    expected = [name for name, method in ATTACKS.items() if not TRAINING & method.needs]
     assert [m["method"] for m in report["methods"]] == expected
     for method in report["methods"]:
         assert sum(row["count"] for row in method["result"]["counts"]) == sum(world.counts)
@@ -69,7 +69,7 @@ def test_only_virtual_clients_serve_a_client_that_is_not_linear(
     assert first["refused"]
     assert report["result"] == second["result"]
     chosen = rlu(*words, "--format", "json").report["methods"][0]
-    assert chosen["method"] == "ramakrishna-dan-virtual"
+    assert chosen["method"] == "emulation"
     assert "not linear" in chosen["chosen"]
     shown = rlu(*words, *methods)
     assert "RLU: not run:" in shown.out

@@ -1,0 +1,121 @@
+"""Emulation by linear clients, whose labels and steps are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from linear_client import World, evidence_of, skewed_steps
+from torch import Tensor
+
+from rlu_cli.attacks import ATTACKS, Options
+from rlu_cli.attacks.emulation import left_out
+from rlu_cli.numerics.emulator import emulate
+from rlu_cli.types import Ensemble, Evidence, Recovery, Status
+
+
+@cache
+def _round(seed: int = 0, sharp: float = 0.0) -> tuple[Evidence, Tensor]:
+    """What a server sees of a client, and the client's shares."""
+    steps = skewed_steps(4, 64, seed=seed, present=4)
+    head = World().trained_head(sharp) if sharp else None
+    evidence = evidence_of(steps, images=10, virtual=True, head=head)
+    return evidence, steps.sum(0).double() / int(steps.sum())
+
+
+def _answer(evidence: Evidence) -> Recovery:
+    return ATTACKS["emulation"].build(Options())(evidence)
+
+
+def _ensemble(evidence: Evidence) -> Ensemble:
+    assert evidence.ensemble is not None
+    return evidence.ensemble
+
+
+def _lost(found: Recovery, truth: Tensor) -> float:
+    return float((found.shares - truth).abs().sum()) / 2
+
+
+@pytest.mark.parametrize("sharp", [0.0, 4.0], ids=["untrained", "trained"])
+def test_it_finds_the_labels_of_clients_like_the_virtual_ones(sharp: float) -> None:
+    lost = [_lost(_answer(evidence), truth) for evidence, truth in map(_case(sharp), range(6))]
+    assert sum(lost) / len(lost) < 0.04
+
+
+def _case(sharp: float):  # type: ignore[no-untyped-def]
+    return lambda seed: _round(seed, sharp)
+
+
+def test_the_answer_is_the_emulator_s() -> None:
+    evidence, _ = _round()
+    ensemble, found = _ensemble(evidence), _answer(evidence)
+    expected = emulate(ensemble.shares, ensemble.rows, ensemble.observed, ensemble.closeness)
+    torch.testing.assert_close(found.shares, expected.shares, rtol=0, atol=1e-12)
+    assert found.covariance is not None
+    assert torch.equal(found.covariance, expected.covariance)
+    assert found.status is Status.SOLVED
+    assert found.diagnostics["misfit"] == {"virtual clients": expected.misfit}
+    assert found.diagnostics["virtual_clients"] == len(ensemble.shares)
+    assert found.counts is not None
+    assert int(found.counts.sum()) == 256
+
+
+def test_neither_update_nor_images_are_looked_at() -> None:
+    """All that it knows was measured in the same way on all the clients."""
+    evidence, _ = _round()
+    blank = replace(evidence, update=evidence.update * 0.0, line=None, virtual=None, linear=False)
+    assert torch.equal(_answer(blank).shares, _answer(evidence).shares)
+
+
+def test_the_covariance_is_that_of_many_clients() -> None:
+    found = [(_answer(evidence), truth) for evidence, truth in map(_round, range(30))]
+    pulls = [
+        float(((one.shares - truth) ** 2).sum() / one.covariance.diagonal().sum())
+        for one, truth in found
+        if one.covariance is not None
+    ]
+    assert len(pulls) == 30
+    assert 0.3 < sum(pulls) / 30 < 2
+
+
+def test_what_to_expect_is_what_happens() -> None:
+    found = [(_answer(evidence), truth) for evidence, truth in map(_round, range(20))]
+    expected = sum(one.diagnostics["expected_iacc"] for one, _ in found) / 20
+    happened = 1 - sum(_lost(one, truth) for one, truth in found) / 20
+    assert expected == pytest.approx(happened, abs=0.015)
+
+
+def test_each_near_virtual_client_is_read_from_all_the_others() -> None:
+    ensemble = _ensemble(_round()[0])
+    found = left_out(ensemble)
+    near = torch.nonzero(ensemble.closeness == 1)[:, 0].tolist()
+    assert len(found) == len(near) == 20
+    index, others = near[3], [i for i in range(40) if i != near[3]]
+    expected = emulate(
+        ensemble.shares[others],
+        ensemble.rows[others],
+        ensemble.rows[index],
+        ensemble.closeness[others],
+    )
+    assert torch.equal(found[3], expected.shares)
+    # Its own labels are not looked at.
+    blind = ensemble.shares.clone()
+    blind[index] = 1 / 6
+    again = left_out(replace(ensemble, shares=blind))
+    assert torch.equal(again[3], found[3])
+    assert not torch.equal(again[4], found[4])
+
+
+def test_a_client_that_is_like_no_virtual_one_is_said_to_be_so() -> None:
+    evidence, _ = _round()
+    like, ensemble = _answer(evidence), _ensemble(evidence)
+    assert like.notes == ()
+    other = _ensemble(_round(1, 4.0)[0])
+    strange = _answer(replace(evidence, ensemble=replace(ensemble, observed=5 * other.observed)))
+    assert strange.diagnostics["misfit"]["virtual clients"] > 10
+    assert any("unlike that of any virtual client" in note for note in strange.notes)
+    assert strange.covariance is not None
+    assert like.covariance is not None
+    assert float(strange.covariance.trace()) > 5 * float(like.covariance.trace())
