@@ -268,7 +268,8 @@ def _on_request(
         evidence = replace(evidence, virtual=torch.stack([row for row in rows if row is not None]))
     if ENSEMBLE in asked:
         told = case.pair, case.auxiliary, case.training, view
-        count = max(case.value("virtual_clients") or VIRTUAL_CLIENTS, 2)
+        fewest = max(VIRTUAL_CLIENTS, 3 * evidence.classes)  # below that no slope is to be had
+        count = case.value("virtual_clients") or fewest
         evidence = replace(evidence, ensemble=compare(model, *told, count, say=say))
     return evidence
 

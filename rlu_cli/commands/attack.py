@@ -234,7 +234,7 @@ def attack(
         typer.Option(
             metavar="R",
             help="Virtual clients to train on the auxiliary images: they tell the iAcc to expect; "
-            "emulation is made of them [0; emulation: 64].",
+            "emulation is made of them [0; emulation: 64, or three a class].",
             rich_help_panel=_ESTIMATE,
         ),
     ] = None,

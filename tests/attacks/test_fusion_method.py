@@ -12,7 +12,7 @@ import torch
 from linear_client import World, evidence_of, momentum_weights, skewed_steps
 from torch import Tensor, nn
 
-from rlu_cli.attacks import ATTACKS, Options
+from rlu_cli.attacks import ATTACKS, Options, fusion
 from rlu_cli.checkpoints import read_head
 from rlu_cli.line import look_along
 from rlu_cli.normalisation import PRESETS
@@ -68,14 +68,21 @@ def _trained() -> dict[str, Tensor]:
 
 
 @cache
-def _case(client: int) -> tuple[Evidence, Tensor]:
+def _untrained() -> dict[str, Tensor]:
+    with seeded((1,), CPU):
+        return copy_state(_net())
+
+
+@cache
+def _case(client: int, *, trained: bool = True) -> tuple[Evidence, Tensor]:
     """What a server sees of a client with few classes, and the counts it used."""
+    state = _trained() if trained else _untrained()
     images, labels = _draw(60, seed=3)
     rng = np.random.default_rng((client, 7))
     shares = rng.dirichlet([0.5] * CLASSES)
     own = rng.choice(len(labels), 200, replace=False, p=shares[labels] / shares[labels].sum())
     net = _net()
-    net.load_state_dict(_trained())
+    net.load_state_dict(state)
     sent = train_client(
         net,
         images[own],
@@ -85,7 +92,7 @@ def _case(client: int) -> tuple[Evidence, Tensor]:
         normalise=PRESETS["half"],
         seed=(client,),
     )
-    pair = _checkpoint("g.pt", _trained()), _checkpoint("c.pt", sent.state)
+    pair = _checkpoint("g.pt", state), _checkpoint("c.pt", sent.state)
     return _evidence(pair), torch.from_numpy(sent.per_step.sum(0))
 
 
@@ -152,6 +159,35 @@ def test_both_witnesses_are_taken_and_named() -> None:
     assert found.counts is not None
     assert int(found.counts.sum()) == int(truth.sum())
     assert not torch.equal(found.shares, _answer("path", evidence).shares)
+
+
+def test_it_says_what_it_assumed_of_the_client_s_images_and_of_its_path() -> None:
+    """These images nobody trained on: they are like the server's, or nearly."""
+    assumed = [_answer("fusion", _case(client)[0]).diagnostics for client in range(4)]
+    assert all(0 <= one["tilt"] <= 0.4 for one in assumed)
+    assert sum(one["tilt"] for one in assumed) / 4 < 0.2
+    assert all(0 <= one["path_slack"] < 1 for one in assumed)
+
+
+def test_of_a_model_that_has_learned_nothing_nothing_is_assumed() -> None:
+    """No image is surer than another, and the bias is the anchor."""
+    for client in range(2):
+        found = _answer("fusion", _case(client, trained=False)[0])
+        assert list(found.diagnostics["misfit"]) == ["bias", "5"]
+        assert (found.diagnostics["tilt"], found.diagnostics["path_slack"]) == (0.0, 0.0)
+
+
+def test_what_the_assumptions_disagree_in_is_part_of_the_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evidence, _ = _case(0)
+    found = _answer("fusion", evidence)
+    monkeypatch.setattr(fusion, "_assumptions", lambda *given: iter(()))
+    plain = _answer("fusion", evidence)
+    assert found.covariance is not None
+    assert plain.covariance is not None
+    assert (plain.diagnostics["tilt"], plain.diagnostics["path_slack"]) == (0.0, 0.0)
+    assert float(found.covariance.trace()) > float(plain.covariance.trace())
 
 
 @pytest.mark.parametrize(

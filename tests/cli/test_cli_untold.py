@@ -270,13 +270,16 @@ def _aux(folder: Path, pixels: Any, labels: Any) -> Path:
 
 @pytest.fixture
 def twins(trained: Trained, tmp_path: Path) -> list[str]:
-    """The server's images of the largest class and of an absent-minded other are the same."""
+    """The server's images of the largest class and of an absent-minded other are the same, and
+    fusion has nothing but the layers' mean inputs, in which labels play no part.
+    """
     pixels, labels = draw_digits(40, seed=2)
     most = int(np.argmax(trained.counts))
     other = (most + 1) % 10
     pixels[labels == other] = pixels[labels == most]
     words = trained.of(trained.before, trained.after, _aux(tmp_path, pixels, labels))
-    return [*words, "--lr", str(RATE), "--batch-size", str(BATCH), "--optimizer", "adam"]
+    words += ["--lr", str(RATE), "--batch-size", str(BATCH), "--optimizer", "adam"]
+    return [*words, "--method", "fusion"]
 
 
 def test_classes_that_look_alike_are_named(twins: list[str], trained: Trained, rlu) -> None:  # type: ignore[no-untyped-def]

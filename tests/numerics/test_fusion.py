@@ -126,6 +126,68 @@ def test_figures_without_noise_give_the_shares_exactly() -> None:
     assert max(found.misfit) < 1e-6
 
 
+def _even(labels: Tensor) -> Tensor:
+    return 1 / torch.bincount(labels).double()[labels]
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_even_weights_are_none_at_all(free: bool) -> None:
+    draw = _draws("both")[7]
+    seen = [replace(witness, free=free) for witness in draw.witnesses]
+    plain = fuse(seen, draw.labels, TRUTH, SAMPLING)
+    told = fuse(seen, draw.labels, TRUTH, SAMPLING, _even(draw.labels))
+    torch.testing.assert_close(told.shares, plain.shares, rtol=0, atol=1e-9)
+    torch.testing.assert_close(told.covariance, plain.covariance)
+    torch.testing.assert_close(told.common, plain.common)
+    assert told.surprise == pytest.approx(plain.surprise)
+
+
+def test_an_image_of_weight_two_is_there_twice() -> None:
+    """Of a client with few images, whose own are what is uncertain. The class means are the surer
+    the more images there are, and the same image twice is none more: there the two differ.
+    """
+    draw, weights = _draws("both")[8], torch.ones(240, dtype=torch.float64)
+    twice = torch.arange(10)
+    weights[twice] = 2
+    weights[:60] /= 70
+    weights[60:] /= 60
+    rows = torch.cat([torch.arange(240), twice])
+    sampling = Sampling(BATCH / 100, STEPS * BATCH / 100)
+    seen = [replace(w, figures=w.figures[rows]) for w in draw.witnesses]
+    weighted = fuse(draw.witnesses, draw.labels, TRUTH, sampling, weights)
+    repeated = fuse(seen, draw.labels[rows], TRUTH, sampling)
+    plain = fuse(draw.witnesses, draw.labels, TRUTH, sampling)
+    near = float((weighted.shares - repeated.shares).abs().sum())
+    assert near < 0.1 * float((plain.shares - repeated.shares).abs().sum())
+    assert float(weighted.common.trace()) > float(repeated.common.trace())
+
+
+def test_the_surprise_tells_the_right_figures_from_wrong_ones() -> None:
+    """Figures that are all too large, for many clients."""
+    differences = []
+    for draw in _draws("both")[:60]:
+        wrong = [replace(w, figures=1.3 * w.figures) for w in draw.witnesses]
+        differences.append(_fuse(draw, *wrong).surprise - _fuse(draw).surprise)
+    assert sum(d > 0 for d in differences) > 50
+    assert sum(differences) / 60 > 5
+
+
+def test_the_surprise_of_noise_that_is_overstated_is_larger() -> None:
+    """The log-determinant: else the widest noise would always be the likeliest."""
+    draw = _draws("both")[9]
+    few = fuse(draw.witnesses, draw.labels, TRUTH, Sampling(BATCH / 100, STEPS * BATCH / 100))
+    assert max(few.misfit) < min(_fuse(draw).misfit)
+    assert few.surprise > _fuse(draw).surprise + 10
+
+
+def test_widening_a_witness_is_no_way_to_a_lower_surprise() -> None:
+    """It is told under the noise as counted, and the shares are then no longer the likeliest."""
+    draw = _draws("both")[9]
+    first, second = draw.witnesses
+    wide = _fuse(draw, first, replace(second, scale=20.0))
+    assert wide.surprise >= _fuse(draw).surprise - 1e-6
+
+
 def _error(draws: tuple[Draw, ...], chosen: slice) -> float:
     """Mean absolute error of the shares from some of the witnesses."""
     errors = [(_fuse(d, *d.witnesses[chosen]).shares - d.shares).abs().sum() for d in draws]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from rlu_cli.numerics.output_means import (
     class_means,
     embedding_sums,
     probabilities,
+    tilted,
 )
 from rlu_cli.types import Outputs
 
@@ -71,6 +73,60 @@ def test_class_confidence_has_the_true_class_in_rows() -> None:
             mean = sum(row[column] for row in rows) / len(rows)
             assert float(found[label, column]) == pytest.approx(mean)
     assert torch.allclose(found.sum(1), torch.ones(CLASSES, dtype=torch.float64))
+
+
+def _twice(index: int) -> Outputs:
+    """The same images with one of them there twice."""
+    rows = [*range(len(LABELS)), index]
+    some = _outputs()
+    return Outputs(some.embeddings[rows], some.logits[rows], some.labels[rows])
+
+
+@pytest.mark.parametrize("index", [0, 3, 7])
+def test_an_image_of_weight_two_is_there_twice(index: int) -> None:
+    some, twice = _outputs(), _twice(index)
+    weights = torch.ones(len(LABELS), dtype=torch.float64)
+    weights[index] = 2
+    weights /= torch.zeros(CLASSES).double().index_add_(0, some.labels, weights)[some.labels]
+    given = class_means(some.embeddings, some.labels, CLASSES, weights)
+    assert torch.allclose(given, class_means(twice.embeddings, twice.labels, CLASSES))
+    assert not torch.allclose(given, class_means(some.embeddings, some.labels, CLASSES))
+    assert torch.allclose(class_confidence(some, weights), class_confidence(twice))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.3, 1.0, 2.5])
+def test_tilted_weights_are_powers_of_the_own_class_s_probability(exponent: float) -> None:
+    outputs = _outputs()
+    found = tilted(outputs, exponent)
+    assert found.dtype == torch.float64
+    for label in range(CLASSES):
+        own = [_softmax(outputs.logits[index].tolist())[label] for index in _of_class(label)]
+        powers = [p**exponent for p in own]
+        expected = [power / sum(powers) for power in powers]
+        assert found[_of_class(label)].tolist() == pytest.approx(expected)
+
+
+def test_without_a_tilt_all_images_of_a_class_weigh_alike() -> None:
+    outputs = _outputs()
+    even = tilted(outputs, 0.0)
+    expected = [1 / len(_of_class(label)) for label in LABELS]
+    assert even.tolist() == pytest.approx(expected)
+    assert torch.allclose(class_confidence(outputs, even), class_confidence(outputs))
+
+
+def test_the_larger_the_tilt_the_surer_the_model_of_its_images() -> None:
+    outputs = _outputs()
+    sure = [class_confidence(outputs, tilted(outputs, b)).diagonal() for b in (0.0, 0.5, 2.0, 9.0)]
+    assert all(bool((more > less).all()) for less, more in pairwise(sure))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 20.0])
+def test_probabilities_of_nothing_give_finite_weights(exponent: float) -> None:
+    outputs = _outputs()
+    wrong = -500.0 * functional.one_hot(outputs.labels, CLASSES)
+    found = tilted(Outputs(outputs.embeddings, wrong.double(), outputs.labels), exponent)
+    sums = torch.zeros(CLASSES).double().index_add_(0, outputs.labels, found)
+    assert torch.allclose(sums, torch.ones(CLASSES, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
