@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlu_cli.errors import Exit, UsageError, printable
+from rlu_cli.errors import Exit, RluError, UsageError, printable
 
 if TYPE_CHECKING:
     from rlu_cli.calibration import Expectation
@@ -429,7 +429,13 @@ def _expectation(finding: Finding, say: Any) -> Expectation | None:
 
     count = finding.case.value("virtual_clients")
     first = next(found for found in finding.methods if found.recovery is not None)
-    return expect_near(finding, count, say) if count and first.method != EMULATION else None
+    if not count or first.method == EMULATION:
+        return None
+    try:
+        return expect_near(finding, count, say)
+    except RluError as problem:  # the answer itself is there, and is not lost
+        sys.stderr.write(f"{problem}\n")
+        return None
 
 
 def _show_settings(flags: Mapping[str, Any], paths: tuple[Path, Path]) -> None:

@@ -80,6 +80,15 @@ def test_an_attack_shows_what_to_expect_beside_its_answer(rlu: Command, run: Pat
     assert report["expected"]["method"] == report["methods"][0]["method"]
 
 
+def test_an_answer_is_not_lost_when_virtual_clients_cannot_be(rlu: Command, run: Path) -> None:
+    files = ["--global", str(run / "r000" / "global.pt"), "--local", str(run / "r000" / "c0.pt")]
+    few = ["--aux-per-class", "3", "--virtual-clients", "2", "--format", "json"]
+    done = rlu("attack", *files, "--aux", str(run / "aux"), *few)
+    assert done.status in (0, 4)
+    assert json.loads(done.out)["expected"] is None
+    assert "error[E226]" in done.err
+
+
 def test_an_adam_client_is_read_by_emulation(rlu: Command, run: Path) -> None:
     files = ["--global", str(run / "r000" / "global.pt"), "--local", str(run / "r000" / "c0.pt")]
     done = rlu(
