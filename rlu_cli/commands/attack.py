@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlu_cli.commands import options
 from rlu_cli.errors import Exit, RluError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -16,105 +17,47 @@ if TYPE_CHECKING:
     from rlu_cli.pipeline import Finding
     from rlu_cli.types import Setting
 
-_FILES = "Files"
-_CLIENT = "How the client trained"
-_IMAGES = "Auxiliary images"
-_MODEL = "Model"
-_ESTIMATE = "Estimate"
-_REPORT = "Report"
-
 
 def attack(
     global_: Annotated[
         Path,
         typer.Option(
-            "--global", help="Checkpoint the client started from.", rich_help_panel=_FILES
+            "--global", help="Checkpoint the client started from.", rich_help_panel=options.FILES
         ),
     ],
     local: Annotated[
-        Path, typer.Option(help="Checkpoint the client sent back.", rich_help_panel=_FILES)
+        Path, typer.Option(help="Checkpoint the client sent back.", rich_help_panel=options.FILES)
     ],
     aux: Annotated[
         str,
         typer.Option(
             help="Labelled images: a folder per class, an .npz or a published layout (CIFAR, SVHN, "
             "Tiny-ImageNet); none for an untrained model.",
-            rich_help_panel=_FILES,
+            rich_help_panel=options.FILES,
         ),
     ],
     truth: Annotated[
         str | None,
         typer.Option(
             help="True counts, to score the answer: JSON list, {class: count}, or CSV.",
-            rich_help_panel=_FILES,
+            rich_help_panel=options.FILES,
         ),
     ] = None,
-    epochs: Annotated[
-        str | None,
-        typer.Option(
-            metavar="M",
-            help="Local epochs: one batch each, or full passes with --samples. Left out: as "
-            "BatchNorm counters say.",
-            rich_help_panel=_CLIENT,
-        ),
-    ] = None,
-    lr: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ETA|infer",
-            help="Learning rate; infer takes it from BatchNorm buffers, however uncertain.",
-            rich_help_panel=_CLIENT,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        str | None,
-        typer.Option(metavar="B", help="Images in a batch.", rich_help_panel=_CLIENT),
-    ] = None,
-    samples: Annotated[
-        str | None,
-        typer.Option(
-            metavar="n",
-            help="Images the client has: an epoch is then a full pass.",
-            rich_help_panel=_CLIENT,
-        ),
-    ] = None,
-    steps_per_epoch: Annotated[
-        str | None,
-        typer.Option(metavar="S", help="Batches in an epoch.", rich_help_panel=_CLIENT),
-    ] = None,
-    drop_last: Annotated[
-        bool | None,
-        typer.Option(
-            "--drop-last/--keep-last",
-            help="Whether a last smaller batch is left out.",
-            rich_help_panel=_CLIENT,
-            show_default=False,
-        ),
-    ] = None,
-    scheme: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="fedavg, fedprox, scaffold, feddyn or feddc [fedavg].",
-            rich_help_panel=_CLIENT,
-        ),
-    ] = None,
-    lambda_: Annotated[
-        str | None,
-        typer.Option(
-            "--lambda",
-            metavar="L",
-            help="λ of fedprox, feddyn and feddc.",
-            rich_help_panel=_CLIENT,
-        ),
-    ] = None,
+    epochs: options.Epochs = None,
+    lr: options.Lr = None,
+    batch_size: options.BatchSize = None,
+    samples: options.Samples = None,
+    steps_per_epoch: options.StepsPerEpoch = None,
+    drop_last: options.DropLast = None,
+    scheme: options.Scheme = None,
+    lambda_: options.Lambda = None,
     history: Annotated[
         str | None,
         typer.Option(
             metavar="DIR",
             help="Earlier rounds, for schemes with memory and for a joint estimate over all "
             "rounds (docs/history.md).",
-            rich_help_panel=_CLIENT,
+            rich_help_panel=options.CLIENT,
         ),
     ] = None,
     joint: Annotated[
@@ -123,102 +66,31 @@ def attack(
             "--joint/--no-joint",
             help="Attack the earlier rounds too, for one estimate over all of them [with "
             "--history, unless the scheme has a memory].",
-            rich_help_panel=_ESTIMATE,
+            rich_help_panel=options.ESTIMATE,
             show_default=False,
         ),
     ] = None,
-    optimizer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="sgd, adam or adamw [sgd].", rich_help_panel=_CLIENT),
-    ] = None,
-    momentum: Annotated[
-        str | None, typer.Option(metavar="G", help="Momentum γ.", rich_help_panel=_CLIENT)
-    ] = None,
-    nesterov: Annotated[
-        bool | None,
-        typer.Option(
-            "--nesterov/--no-nesterov",
-            help="Nesterov's momentum.",
-            rich_help_panel=_CLIENT,
-            show_default=False,
-        ),
-    ] = None,
-    weight_decay: Annotated[
-        str | None, typer.Option(metavar="W", help="Weight decay.", rich_help_panel=_CLIENT)
-    ] = None,
-    betas: Annotated[
-        str | None, typer.Option(metavar="B1,B2", help="Of Adam.", rich_help_panel=_CLIENT)
-    ] = None,
-    clip: Annotated[
-        str | None,
-        typer.Option(metavar="NORM", help="Gradient clipping by norm.", rich_help_panel=_CLIENT),
-    ] = None,
-    label_smoothing: Annotated[
-        str | None,
-        typer.Option(metavar="E", help="Label smoothing ε.", rich_help_panel=_CLIENT),
-    ] = None,
-    lr_schedule: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="constant, step:K:G, cosine:T or linear:END, inside the round [constant].",
-            rich_help_panel=_CLIENT,
-        ),
-    ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|train|eval",
-            help="Mode the client trained in; auto: train with BatchNorm or Dropout.",
-            rich_help_panel=_CLIENT,
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Architecture (rlu models), pkg.mod:factory or path/model.py:Net, whose code is "
-            "then run. Left out: recognised by keys and shapes.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    model_arg: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="K=V", help="Argument of the model; repeatable.", rich_help_panel=_MODEL
-        ),
-    ] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Output layer.", rich_help_panel=_MODEL),
-    ] = None,
-    aux_split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Split to take [test, else val, else all].",
-            rich_help_panel=_IMAGES,
-        ),
-    ] = None,
-    aux_per_class: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="At most N images a class.", rich_help_panel=_IMAGES),
-    ] = None,
-    normalize: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|MEAN/STD",
-            help="Input scaling: auto, none, half, imagenet, or 0.5,0.5,0.5/0.5,0.5,0.5.",
-            rich_help_panel=_IMAGES,
-        ),
-    ] = None,
-    image_size: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="Side the images are resized to.", rich_help_panel=_IMAGES),
-    ] = None,
+    optimizer: options.Optimizer = None,
+    momentum: options.Momentum = None,
+    nesterov: options.Nesterov = None,
+    weight_decay: options.WeightDecay = None,
+    betas: options.Betas = None,
+    clip: options.Clip = None,
+    label_smoothing: options.LabelSmoothing = None,
+    lr_schedule: options.LrSchedule = None,
+    mode: options.Mode = None,
+    model: options.Model = None,
+    model_arg: options.ModelArg = None,
+    layer: options.Layer = None,
+    aux_split: options.AuxSplit = None,
+    aux_per_class: options.AuxPerClass = None,
+    normalize: options.Normalize = None,
+    image_size: options.ImageSize = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Stop at an unreadable image.", rich_help_panel=_IMAGES),
+        typer.Option(
+            "--strict", help="Stop at an unreadable image.", rich_help_panel=options.IMAGES
+        ),
     ] = False,
     method: Annotated[
         list[str] | None,
@@ -226,7 +98,7 @@ def attack(
             metavar="NAME",
             help="Method (rlu methods), auto for the most accurate one here, or all that train "
             "nothing; repeatable [auto].",
-            rich_help_panel=_ESTIMATE,
+            rich_help_panel=options.ESTIMATE,
         ),
     ] = None,
     virtual_clients: Annotated[
@@ -235,37 +107,16 @@ def attack(
             metavar="R",
             help="Virtual clients to train on the auxiliary images: they tell the iAcc to expect; "
             "emulation is made of them [0; emulation: 64, or three a class].",
-            rich_help_panel=_ESTIMATE,
+            rich_help_panel=options.ESTIMATE,
         ),
     ] = None,
-    train_accuracy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A",
-            help="Training accuracy of the global model, for virtual clients.",
-            rich_help_panel=_ESTIMATE,
-        ),
-    ] = None,
-    train_loss: Annotated[
-        str | None,
-        typer.Option(
-            metavar="L",
-            help="Its training loss, where the accuracy is not known.",
-            rich_help_panel=_ESTIMATE,
-        ),
-    ] = None,
-    confidence: Annotated[
-        str | None,
-        typer.Option(
-            metavar="P",
-            help="Of the intervals, where the method knows its error [0.9].",
-            rich_help_panel=_ESTIMATE,
-        ),
-    ] = None,
+    train_accuracy: options.TrainAccuracy = None,
+    train_loss: options.TrainLoss = None,
+    confidence: options.Confidence = None,
     draws: Annotated[
         str | None,
         typer.Option(
-            metavar="M", help="Monte-Carlo draws a class [10000].", rich_help_panel=_ESTIMATE
+            metavar="M", help="Monte-Carlo draws a class [10000].", rich_help_panel=options.ESTIMATE
         ),
     ] = None,
     search: Annotated[
@@ -274,7 +125,7 @@ def attack(
             metavar="checked|printed|none",
             help="Posterior search: moves kept only when they help, as the paper prints it, or "
             "none [checked].",
-            rich_help_panel=_ESTIMATE,
+            rich_help_panel=options.ESTIMATE,
         ),
     ] = None,
     iterations: Annotated[
@@ -282,38 +133,34 @@ def attack(
         typer.Option(
             metavar="T",
             help="Most passes of the search [printed: 10; checked: until no move helps].",
-            rich_help_panel=_ESTIMATE,
+            rich_help_panel=options.ESTIMATE,
         ),
     ] = None,
-    seed: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="Fixes every draw [0].", rich_help_panel=_ESTIMATE),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="auto|cpu|cuda[:i]", help="Device.", rich_help_panel=_ESTIMATE),
-    ] = None,
-    max_bytes: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="Largest checkpoint to open.", rich_help_panel=_FILES),
-    ] = None,
+    seed: options.Seed = None,
+    device: options.Device = None,
+    max_bytes: options.MaxBytes = None,
     format_: Annotated[
-        str, typer.Option("--format", metavar="table|json", help="Format.", rich_help_panel=_REPORT)
+        str,
+        typer.Option(
+            "--format", metavar="table|json", help="Format.", rich_help_panel=options.REPORT
+        ),
     ] = "table",
     output: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="File to write, mode 0600.", rich_help_panel=_REPORT),
+        typer.Option(
+            metavar="FILE", help="File to write, mode 0600.", rich_help_panel=options.REPORT
+        ),
     ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Replace an existing output.", rich_help_panel=_REPORT),
+        typer.Option("--force", help="Replace an existing output.", rich_help_panel=options.REPORT),
     ] = False,
     redact: Annotated[
         bool,
         typer.Option(
             "--redact",
             help="Leave out class names, counts and paths; keep scores and checks.",
-            rich_help_panel=_REPORT,
+            rich_help_panel=options.REPORT,
         ),
     ] = False,
     show_settings: Annotated[
@@ -321,11 +168,11 @@ def attack(
         typer.Option(
             "--show-settings",
             help="Show every setting with its source and stop.",
-            rich_help_panel=_REPORT,
+            rich_help_panel=options.REPORT,
         ),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=_REPORT)
+        bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=options.REPORT)
     ] = False,
 ) -> None:
     """Recover how many examples of each class a client trained on.
