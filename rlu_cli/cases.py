@@ -120,7 +120,6 @@ def build_case(
     settings = gather_settings(flags, paths, pair)
     check_told(settings, pair)
     case = _opened(pair, settings, aux, strict=strict)
-    check_pair(*pair, case.layer)
     value = case.value
     truth, path, notes = _truth(value("truth"), local_path, case.auxiliary, case.plan)
     return replace(
@@ -158,6 +157,8 @@ def _opened(
     value: Callable[[str], Any] = {n: setting.value for n, setting in settings.items()}.get
     training = describe_training(value)
     layer = find_output_layer(pair[0].state, layer=value("layer"), classes=_classes_told(value))
+    if pair[0] is not pair[1]:  # before any image is read
+        check_pair(*pair, layer)
     if not runs_code(value("model") or ""):  # a model of the user's own may be one layer
         _refuse_bare_head(pair[0], layer)
     found = readings(pair[0], value("model"), value("model_args") or {}, value("normalize"))

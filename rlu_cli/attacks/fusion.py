@@ -33,7 +33,7 @@ from rlu_cli.types import BatchMean, Evidence, Line, Recovery
 _ROUNDS = 8  # of shares, noise and progress in turn
 _TILTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2)
 _SLACKS = (0.0, 0.1, 0.3)
-_COARSE = 4  # where there are many rows, every so manieth tilt is tried
+_COARSE = 4  # where there are many rows, only every fourth tilt is tried
 _MANY = 1_000
 _WEIGHTS = "weights"
 _WIDEST = 1e6  # factor on a covariance, so that numbers stay numbers
