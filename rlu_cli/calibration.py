@@ -16,10 +16,10 @@ from rlu_cli.ensemble import (
     draw_near,
     halves,
     handed_in,
-    likeness_of_trained,
     train_clients,
 )
 from rlu_cli.errors import InputError
+from rlu_cli.gap import gap_to_training
 from rlu_cli.history import History
 from rlu_cli.normalisation import AUTO, PRESETS, parse_normalisation
 from rlu_cli.numerics.intervals import count_intervals
@@ -217,7 +217,8 @@ def _told(case: Case) -> bool:
 def _likeness(case: Case, model: nn.Module, view: View) -> Tensor | None:
     """How likely each auxiliary image is to be drawn; None for all alike."""
     told = {"accuracy": case.value("train_accuracy"), "loss": case.value("train_loss")}
-    return likeness_of_trained(model, case.pair[0], case.auxiliary, view, **told)
+    gap = gap_to_training(model, case.pair[0], case.auxiliary, view, **told)
+    return None if gap is None else gap.likeness
 
 
 def _fewer_images(client: VirtualClient, own: Auxiliary, passes: int, times: int) -> float:

@@ -18,10 +18,10 @@ from rlu_cli.batch_statistics import recover
 from rlu_cli.errors import InputError
 from rlu_cli.numerics.emulator import emulate
 from rlu_cli.numerics.rounding import round_to_total
-from rlu_cli.observe import View, head_update, mixed_order, outputs
+from rlu_cli.observe import View, head_update
 from rlu_cli.steps import Plan
 from rlu_cli.training import Training
-from rlu_cli.types import Auxiliary, Checkpoint, Ensemble, Outputs
+from rlu_cli.types import Auxiliary, Checkpoint, Ensemble
 from rlu_cli.virtual import train_virtual
 
 ANY_LABELS = 0.5  # Dirichlet concentration of clients of whom nothing is known
@@ -29,9 +29,6 @@ _CLOSE, _SPARE = 20.0, 0.25  # of the distribution about an estimate, and what e
 # Concentration about the last estimate of each third of an ensemble, and weight of its clients.
 _NEAR = ((0.0, 0.1), (20.0, 0.5), (60.0, 1.0))
 _FEWEST = 6  # virtual clients: two in each third, for there to be a slope
-_STEEPEST = 64.0  # exponent β of p_y^β, beyond which a class is one image
-_HALVINGS = 40
-_LEAST = 1e-6  # of a probability, before it is raised to a power
 
 
 @dataclass(frozen=True)
@@ -235,50 +232,3 @@ def _draw(
     whole, rest = divmod(wanted, len(positions))
     more = rng.choice(positions, rest, replace=False)
     return np.concatenate([np.tile(positions, whole), more])
-
-
-def likeness_of_trained(
-    model: nn.Module,
-    checkpoint: Checkpoint,
-    auxiliary: Auxiliary,
-    view: View,
-    *,
-    accuracy: float | None,
-    loss: float | None,
-) -> Tensor | None:
-    """p_y^β of every image (A,), with β ≥ 0 such that the images look as well learned as told.
-
-    accuracy  training accuracy of the global model, in evaluation mode
-    loss      its mean cross-entropy on training data; not looked at where the accuracy is told
-
-    None where neither is told, or the auxiliary images are learned as well already.
-    """
-    if accuracy is None and loss is None:
-        return None
-    seen = outputs(
-        model, checkpoint.state, auxiliary, replace(view, training=False), checkpoint.path
-    )
-    own, right = _own_confidence(seen, auxiliary, view.seed)
-
-    def falls_short(beta: float) -> bool:
-        weights = own**beta
-        if accuracy is not None:
-            return float((weights * right).sum() / weights.sum()) < accuracy
-        assert loss is not None
-        return float(-(weights * own.log()).sum() / weights.sum()) > loss
-
-    if not falls_short(0.0):
-        return None
-    low, high = 0.0, _STEEPEST
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falls_short(middle) else (low, middle)
-    return own**high
-
-
-def _own_confidence(seen: Outputs, auxiliary: Auxiliary, seed: int) -> tuple[Tensor, Tensor]:
-    """p_y and whether the image is classified right, both (A,) in the images' own order."""
-    logits = torch.empty(seen.logits.shape, dtype=torch.float64)
-    logits[mixed_order(len(logits), seed)] = seen.logits.double().cpu()
-    own = torch.softmax(logits, 1).gather(1, auxiliary.labels[:, None])[:, 0].clamp_min(_LEAST)
-    return own, (logits.argmax(1) == auxiliary.labels).double()

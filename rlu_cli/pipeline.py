@@ -38,6 +38,7 @@ from rlu_cli.diagnostics import (
 )
 from rlu_cli.ensemble import compare
 from rlu_cli.errors import InputError, UsageError
+from rlu_cli.gap import gap_to_training
 from rlu_cli.line import look_along
 from rlu_cli.matching import Reading, choose
 from rlu_cli.normalisation import AUTO, PRESETS, parse_normalisation
@@ -258,7 +259,9 @@ def _on_request(
     if LINE in asked:
         steps, ends = evidence.steps, (evidence.before, evidence.after)
         line = look_along(model, case.pair, case.auxiliary, view, steps=steps, ends=ends)
-        evidence = replace(evidence, line=line)
+        told = {"accuracy": case.value("train_accuracy"), "loss": case.value("train_loss")}
+        gap = gap_to_training(model, case.pair[0], case.auxiliary, view, **told)
+        evidence = replace(evidence, line=line, tilt=None if gap is None else gap.exponent)
     if VIRTUAL in asked:
         trained = class_updates(model, case.pair[0], case.auxiliary, case.training, view, say=say)
         ends = evidence.before, evidence.after
@@ -267,10 +270,10 @@ def _on_request(
         rows = [with_bias(head, *ends).bias for head in trained]
         evidence = replace(evidence, virtual=torch.stack([row for row in rows if row is not None]))
     if ENSEMBLE in asked:
-        told = case.pair, case.auxiliary, case.training, view
+        client = case.pair, case.auxiliary, case.training, view
         fewest = max(VIRTUAL_CLIENTS, 3 * evidence.classes)  # below that no slope is to be had
         count = case.value("virtual_clients") or fewest
-        evidence = replace(evidence, ensemble=compare(model, *told, count, say=say))
+        evidence = replace(evidence, ensemble=compare(model, *client, count, say=say))
     return evidence
 
 

@@ -205,6 +205,8 @@ class Evidence:
     passes       full passes over the same samples, each with the same labels; 1 where unknown
     rated        whether the learning rate is known
     linear       whether the update is linear in the round's gradients, as `weights` has it
+    tilt         on request, β such that auxiliary images weighted by p_y^β look as well learned as
+                 the global model's training images; None where nobody said how well those are
     dummies      on request, both models' Outputs for dummy images, their labels telling the kind:
                  0 black, 1 white, 2 random
     line         on request, the images seen from points between both models
@@ -225,6 +227,7 @@ class Evidence:
     passes: int = 1
     rated: bool = True
     linear: bool = True
+    tilt: float | None = None
     dummies: tuple[Outputs, Outputs] | None = None
     line: Line | None = None
     virtual: Tensor | None = None

@@ -24,7 +24,7 @@ LAYERS = (
     ("diagnostics",),
     ("cases",),
     ("ensemble",),
-    ("line", "matching", "virtual"),
+    ("gap", "line", "matching", "virtual"),
     ("observe",),
     ("auxiliary", "batch_statistics", "batches", "counters", "history", "training"),
     ("steps",),

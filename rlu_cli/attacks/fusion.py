@@ -26,6 +26,7 @@ from rlu_cli.attacks.method import LINE, Method, learned_something
 from rlu_cli.attacks.path import along, confidence_along, line_of, path, progress
 from rlu_cli.numerics.fusion import Fused, Sampling, Witness, fuse
 from rlu_cli.numerics.output_means import class_means, probabilities, tilted
+from rlu_cli.numerics.posterior import posterior_mean
 from rlu_cli.numerics.progress import even_weights
 from rlu_cli.numerics.simplex import coefficients, mixture
 from rlu_cli.types import BatchMean, Evidence, Line, Recovery
@@ -35,6 +36,7 @@ _TILTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2)
 _SLACKS = (0.0, 0.1, 0.3)
 _COARSE = 4  # where there are many rows, only every fourth tilt is tried
 _MANY = 1_000
+_PARTS = 4  # of the exponent that a training accuracy makes, where one is told
 _WEIGHTS = "weights"
 _WIDEST = 1e6  # factor on a covariance, so that numbers stay numbers
 _LOST = 10.0  # misfit from which on a witness says nothing of how far another is off
@@ -106,9 +108,12 @@ def fusion(evidence: Evidence) -> Recovery:
     fused, misfit = settled.fused, settled.misfit
     if misfit.get(_WEIGHTS, 0.0) > _LOST:
         return replace(path(evidence), notes=(*line.notes, _DROPPED))
+    # The bias shares the weights' errors, but has no rows to spare that would show them.
+    covariance = fused.covariance * max(1.0, misfit.get(_WEIGHTS, 1.0))
+    shares = _to_expect(evidence, fused, covariance)
     answer = shared(
         evidence,
-        fused.shares,
+        shares,
         fused.status,
         notes=line.notes,
         point_weights=settled.points.tolist(),
@@ -121,11 +126,19 @@ def fusion(evidence: Evidence) -> Recovery:
     return replace(
         answer,
         unbounded=fused.unbounded,
-        # The bias shares the weights' errors, but has no rows to spare that would show them.
-        covariance=fused.covariance * max(1.0, misfit.get(_WEIGHTS, 1.0)),
+        covariance=covariance,
         common=fused.common,
         lr=rate,
     )
+
+
+def _to_expect(evidence: Evidence, fused: Fused, covariance: Tensor) -> Tensor:
+    """The shares to report: of a trained model the mean of all that the error allows.
+
+    Of an untrained one the error is a distance, and no distribution of shares.
+    """
+    mean = posterior_mean(fused.unbounded, covariance) if learned_something(evidence) else None
+    return fused.shares if mean is None else mean
 
 
 def _error_ratio(evidence: Evidence, fused: Fused) -> float | None:
@@ -165,9 +178,11 @@ def _most_likely(evidence: Evidence, line: Line, directions: Tensor) -> Settled:
     their misfit (quasi-likelihood).
     """
     plain = _settle(evidence, line, directions, Assumed())
+    if evidence.tilt and not line.means:
+        return _averaged(evidence, line, directions, plain)
     others = [_settle(evidence, line, directions, a) for a in _assumptions(evidence, line, plain)]
     if not others:
-        return _with_path_error(evidence, line, plain)
+        return _halfway(evidence, line, plain)
     settled = [plain, *others]
     price = math.log(evidence.classes + sum(len(mean.mean) for mean in line.means))
     best = min(settled, key=lambda s: s.fused.surprise + price * s.assumed.extras)
@@ -179,19 +194,56 @@ def _most_likely(evidence: Evidence, line: Line, directions: Tensor) -> Settled:
     return replace(best, fused=replace(best.fused, covariance=covariance))
 
 
-def _with_path_error(evidence: Evidence, line: Line, settled: Settled) -> Settled:
-    """The error with what the path may be off by, of an untrained model whose bias is the anchor:
-    the shares move so much if the client is taken to move by equal steps.
+def _averaged(evidence: Evidence, line: Line, directions: Tensor, plain: Settled) -> Settled:
+    """The mean answer over β from 0 to the one that was told, its error with their spread.
+
+    Images weighted by p_y^β have smaller errors, and so does a factor on all of them: how much
+    of the gap is the one and how much the other the update's rows cannot tell.
     """
-    if not evidence.linear or learned_something(evidence) or len(line.points) == 1:
+    assert evidence.tilt is not None
+    tilts = [evidence.tilt * part / _PARTS for part in range(1, _PARTS + 1)]
+    settled = [plain, *(_settle(evidence, line, directions, Assumed(t)) for t in tilts)]
+    fused = [one.fused for one in settled]
+    shares, unbounded, covariance, common = (
+        torch.stack([getattr(one, name) for one in fused]).mean(0)
+        for name in ("shares", "unbounded", "covariance", "common")
+    )
+    apart = torch.stack([one.shares for one in fused]) - shares
+    return replace(
+        settled[len(settled) // 2],
+        fused=replace(
+            settled[len(settled) // 2].fused,
+            shares=shares,
+            unbounded=unbounded,
+            covariance=covariance + apart.T @ apart / len(fused),
+            common=common,
+        ),
+    )
+
+
+def _halfway(evidence: Evidence, line: Line, settled: Settled) -> Settled:
+    """Half fusion, half `path`, of an untrained model whose BatchNorm means drift with its layers.
+
+    There the means fit badly and the path leaves the line, and nothing in the files tells which of
+    the two is further off. The error has half the distance between them, and half the variance that
+    it would have if the client were taken to move by equal steps.
+    """
+    if not (evidence.linear and evidence.rated) or learned_something(evidence):
         return settled
+    apart = (settled.fused.shares - along(evidence, line).solution.shares) / 2
+    shares = settled.fused.shares - apart
     even = even_weights(line.points, evidence.steps)
     confidence = torch.einsum("s,snj->nj", even, confidence_along(line))
     signal = evidence.signal.double().cpu()
-    moved = mixture(coefficients(confidence, evidence.smoothing), signal).shares
-    apart = moved - settled.fused.shares
-    covariance = settled.fused.covariance + torch.outer(apart, apart)
-    return replace(settled, fused=replace(settled.fused, covariance=covariance))
+    moved = mixture(coefficients(confidence, evidence.smoothing), signal).shares - shares
+    distances = torch.outer(apart, apart) + torch.outer(moved, moved) / 2
+    fused = replace(
+        settled.fused,
+        shares=shares,
+        unbounded=settled.fused.unbounded - apart,
+        covariance=settled.fused.covariance + distances,
+    )
+    return replace(settled, fused=fused)
 
 
 def _assumptions(evidence: Evidence, line: Line, plain: Settled) -> Iterator[Assumed]:
@@ -204,6 +256,8 @@ def _assumptions(evidence: Evidence, line: Line, plain: Settled) -> Iterator[Ass
         return
     rows = sum(len(mean.mean) for mean in line.means)
     tilts = _TILTS if rows < _MANY else _TILTS[::_COARSE]
+    if evidence.tilt is not None:
+        tilts = tuple(evidence.tilt * part / _PARTS for part in range(_PARTS + 1))
     fits = max(plain.misfit[mean.layer] for mean in line.means) <= _LOST
     slacks = _SLACKS if fits and len(line.points) > 1 else _SLACKS[:1]
     yield from (Assumed(*pair) for pair in product(tilts, slacks) if any(pair))

@@ -163,7 +163,8 @@ TrainAccuracy = Annotated[
     str | None,
     typer.Option(
         metavar="A",
-        help="Training accuracy of the global model, for virtual clients.",
+        help="Training accuracy of the global model: how much better it knows the client's images "
+        "than yours.",
         rich_help_panel=ESTIMATE,
     ),
 ]

@@ -19,11 +19,11 @@ from rlu_cli.ensemble import (
     draw_shares,
     halves,
     handed_in,
-    likeness_of_trained,
     take,
     train_clients,
 )
 from rlu_cli.errors import InputError
+from rlu_cli.gap import gap_to_training
 from rlu_cli.normalisation import PRESETS
 from rlu_cli.numerics.emulator import emulate
 from rlu_cli.numerics.rounding import round_to_total
@@ -305,7 +305,7 @@ def _seen(count: int = 400) -> tuple[Auxiliary, Tensor, Tensor]:
 def _likeness(auxiliary: Auxiliary, **told: float | None) -> Tensor | None:
     model = _Sure()
     told = {"accuracy": None, "loss": None, **told}
-    return likeness_of_trained(
+    gap = gap_to_training(
         model,
         _checkpoint(copy_state(model)),
         auxiliary,
@@ -313,6 +313,7 @@ def _likeness(auxiliary: Auxiliary, **told: float | None) -> Tensor | None:
         accuracy=told["accuracy"],
         loss=told["loss"],
     )
+    return None if gap is None else gap.likeness
 
 
 @pytest.mark.parametrize("accuracy", [0.7, 0.9, 0.99])
