@@ -22,11 +22,13 @@ class Emulated:
     """Shares whose virtual client would hand in what the client handed in.
 
     shares      (N,) z
+    unbounded   (N,) the same without z ≥ 0
     covariance  (N, N) of z on the plane Σz = 1
     misfit      squared whitened residual per row: about 1 for a client that is like a virtual one
     """
 
     shares: Tensor
+    unbounded: Tensor
     covariance: Tensor
     misfit: float
     status: Status
@@ -60,6 +62,8 @@ def emulate(shares: Tensor, rows: Tensor, observed: Tensor, closeness: Tensor) -
     columns = torch.linalg.solve_triangular(root, (middle - centre @ slope + slope).T, upper=False)
     seen = torch.linalg.solve_triangular(root, observed[:, None], upper=False)[:, 0]
     found = mixture(columns, seen)
-    covariance, _ = estimate(columns, len(centre))
+    covariance, gain = estimate(columns, len(centre))
+    even = torch.full_like(centre, 1 / len(centre))
+    unbounded = even + gain @ (seen - columns @ even)
     misfit = float(((seen - columns @ found.shares) ** 2).mean())
-    return Emulated(found.shares, covariance * max(1.0, misfit), misfit, found.status)
+    return Emulated(found.shares, unbounded, covariance * max(1.0, misfit), misfit, found.status)
