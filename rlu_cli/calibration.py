@@ -129,7 +129,8 @@ def _expect_emulated(case: Case, shares: Tensor, say: Say) -> Expectation:
     rows = [handed_in(model, (case.pair[0], client.checkpoint), view.layer) for client in clients]
     known = torch.stack([client.shares for client in clients])
     ones = torch.ones(len(clients), dtype=torch.float64)
-    found = left_out(Ensemble(known, torch.stack(rows), rows[0], ones))
+    ensemble = Ensemble(known, torch.stack(rows), rows[0], ones)
+    found = [one.shares for one in left_out(ensemble)]
     each, cacc, floor = [], [], []
     for client, answer in zip(clients, found, strict=True):
         total = int(client.counts.sum())

@@ -26,9 +26,11 @@ from rlu_cli.virtual import train_virtual
 
 ANY_LABELS = 0.5  # Dirichlet concentration of clients of whom nothing is known
 _CLOSE, _SPARE = 20.0, 0.25  # of the distribution about an estimate, and what every class gets
-# Concentration about the last estimate of each third of an ensemble, and weight of its clients.
-_NEAR = ((0.0, 0.1), (20.0, 0.5), (60.0, 1.0))
-_FEWEST = 6  # virtual clients: two in each third, for there to be a slope
+# Of each part of an ensemble: its share, its concentration about the last estimate, and the weight
+# of its clients. Those of any labels only lead the way: the slope is another where they are.
+_PARTS = ((0.25, 0.0, 0.02), (0.375, 20.0, 1.0), (0.375, 60.0, 1.0))
+_FEWEST = 6  # virtual clients, for there to be a slope
+_LAYERS = 2  # BatchNorm layers, counted from the output, whose inputs are compared
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,17 @@ def compare(
     *,
     say: Callable[[str], None] = lambda text: None,
 ) -> Ensemble:
-    """`count` virtual clients, six or more, beside the client of `pair`: a third of any labels,
-    then two thirds drawn nearer and nearer to what those before make of the client.
+    """`count` virtual clients, six or more, beside the client of `pair`: a quarter of any labels,
+    the others drawn nearer and nearer to what those before make of the client.
     """
     count = max(count, _FEWEST)
-    parts = [count - 2 * (count // 3), count // 3, count // 3]
+    near = [round(count * share) for share, _, _ in _PARTS[1:]]
+    parts = [count - sum(near), *near]
     observed = _figures(model, pair, view.layer)
     shares: list[Tensor] = []
     handed: list[dict[str, Tensor]] = []
     closeness: list[float] = []
-    for part, (concentration, weight) in zip(parts, _NEAR, strict=True):
+    for part, (_, concentration, weight) in zip(parts, _PARTS, strict=True):
         seeded = replace(view, seed=view.seed + len(shares))
         if not shares:
             drawn = draw_shares(auxiliary.classes, ANY_LABELS, part, seeded.seed)
@@ -120,8 +123,8 @@ def _beside(
 
 
 def handed_in(model: nn.Module, pair: Sequence[Checkpoint], layer: str) -> Tensor:
-    """(D,): bias update, row sums of the weights' update, and mean input of the last BatchNorm
-    layer whose buffers moved.
+    """(D,): bias update, row sums of the weights' update, and mean and variance of the inputs of
+    the last two BatchNorm layers whose buffers moved.
     """
     return torch.cat(list(_figures(model, pair, layer).values()))
 
@@ -133,7 +136,9 @@ def _figures(model: nn.Module, pair: Sequence[Checkpoint], layer: str) -> dict[s
     if update.bias is not None:
         figures["bias"] = update.bias.double()
     told, _ = recover(model, pair)
-    figures |= {f"inputs of {name}": told[name].mean for name in list(told)[-1:]}
+    for name in list(told)[-_LAYERS:]:
+        figures[f"mean input of {name}"] = told[name].mean
+        figures[f"variance of the inputs of {name}"] = told[name].variance
     return figures
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from rlu_cli.attacks.answer import shared
 from rlu_cli.attacks.method import ENSEMBLE, Method
 from rlu_cli.numerics.emulator import Emulated, emulate
+from rlu_cli.numerics.posterior import posterior_mean
 from rlu_cli.types import Ensemble, Evidence, Recovery
 
 _STRANGE = 10.0  # misfit from which on the client is like no virtual one
@@ -26,45 +27,60 @@ _UNLIKE = (
 def emulation(evidence: Evidence) -> Recovery:
     """Shares z of y = a + B z + noise, with a, B and the noise from virtual clients of known z.
 
-    y: the update of the output layer's bias and of its weights' row sums, and the mean input of
-    the last BatchNorm layer whose buffers moved. `numerics.emulator` solves it.
+    y: the update of the output layer's bias and of its weights' row sums, and mean and variance of
+    the inputs of the last two BatchNorm layers whose buffers moved. `numerics.emulator` solves it;
+    what is reported is the mean over all shares that its error allows.
+
+    There are fewer virtual clients than rows, so that the covariance counted from them is too
+    small: the error is that of virtual clients near the client, each found from all the others.
     """
     ensemble = evidence.ensemble
     assert ensemble is not None, "a method that needs an ensemble says so"
     found = _found(ensemble)
+    others = left_out(ensemble)
+    errors = torch.stack([one.shares for one in others]) - ensemble.shares[_near(ensemble)]
+    covariance = _covariance(found, errors)
+    mean = posterior_mean(found.unbounded, found.covariance)
     answer = shared(
         evidence,
-        found.shares,
+        found.shares if mean is None else mean,
         found.status,
         notes=(_UNLIKE,) if found.misfit > _STRANGE else (),
         misfit={"virtual clients": found.misfit},
         virtual_clients=len(ensemble.shares),
-        expected_iacc=_expected(ensemble),
+        expected_iacc=1 - float(errors.abs().sum(1).mean()) / 2,
     )
-    return replace(answer, covariance=found.covariance)
+    return replace(answer, unbounded=found.unbounded, covariance=covariance)
+
+
+def _covariance(found: Emulated, errors: Tensor) -> Tensor:
+    """That of the left-out clients' errors, larger by the client's own misfit, for its images are
+    others than theirs; what was counted from the rows weighs as much as one of them a class.
+
+    errors  (R', N)
+    """
+    seen, classes = errors.shape
+    measured = errors.T @ errors * max(1.0, found.misfit)
+    return (measured + classes * found.covariance) / (seen + classes)
 
 
 def _found(ensemble: Ensemble) -> Emulated:
     return emulate(ensemble.shares, ensemble.rows, ensemble.observed, ensemble.closeness)
 
 
-def left_out(ensemble: Ensemble) -> list[Tensor]:
-    """Shares (N,) of each virtual client that counts most, as found from all the others."""
-    near = ensemble.closeness >= ensemble.closeness.max()
+def left_out(ensemble: Ensemble) -> list[Emulated]:
+    """Each virtual client that counts most, as found from all the others."""
     found = []
-    for index in torch.nonzero(near)[:, 0].tolist():
-        others = torch.arange(len(near)) != index
+    for index in torch.nonzero(_near(ensemble))[:, 0].tolist():
+        others = torch.arange(len(ensemble.shares)) != index
         rest = (ensemble.shares[others], ensemble.rows[others])
-        one = Ensemble(*rest, ensemble.rows[index], ensemble.closeness[others])
-        found.append(_found(one).shares)
+        found.append(_found(Ensemble(*rest, ensemble.rows[index], ensemble.closeness[others])))
     return found
 
 
-def _expected(ensemble: Ensemble) -> float:
-    """Mean overlap of the shares of virtual clients with those found from all the others."""
-    near = ensemble.closeness >= ensemble.closeness.max()
-    errors = torch.stack(left_out(ensemble)) - ensemble.shares[near]
-    return 1 - float(errors.abs().sum(1).mean()) / 2
+def _near(ensemble: Ensemble) -> Tensor:
+    """(R,) bool: the virtual clients that count most."""
+    return ensemble.closeness >= ensemble.closeness.max()
 
 
 METHOD = Method(

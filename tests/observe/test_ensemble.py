@@ -411,7 +411,7 @@ def test_as_many_virtual_clients_as_asked_for(
     digits: Auxiliary, count: int, batch_norm: bool
 ) -> None:
     found, said = _compared(digits, count, batch_norm=batch_norm)
-    width = 26 if batch_norm else 20  # weights' row sums, bias, the layer's mean inputs
+    width = 32 if batch_norm else 20  # weights' row sums, bias, mean and variance of 6 inputs
     assert found.shares.shape == (count, 10)
     assert found.rows.shape == (count, width)
     assert found.observed.shape == (width,)
@@ -426,13 +426,15 @@ def test_too_few_to_tell_a_slope_from_are_made_six(digits: Auxiliary, count: int
     assert len(_compared(digits, count)[0].shares) == 6
 
 
-def test_later_virtual_clients_lie_nearer_and_count_more(digits: Auxiliary) -> None:
-    found, _ = _compared(digits, 45)
-    apart = [float((part - TRUTH).abs().sum(1).mean()) for part in found.shares.split(15)]
+def test_later_virtual_clients_lie_nearer_and_the_first_hardly_count(digits: Auxiliary) -> None:
+    found, _ = _compared(digits, 40)
+    parts = [10, 15, 15]
+    apart = [float((part - TRUTH).abs().sum(1).mean()) for part in found.shares.split(parts)]
     assert apart[0] > apart[1] > apart[2]
-    weights = [part.unique().tolist() for part in found.closeness.split(15)]
+    weights = [part.unique().tolist() for part in found.closeness.split(parts)]
     assert [len(one) for one in weights] == [1, 1, 1]
-    assert weights[0] < weights[1] < weights[2]
+    assert weights[0][0] < 0.1 * weights[1][0]
+    assert weights[1] == weights[2]
     answer = emulate(found.shares, found.rows, found.observed, found.closeness)
     assert float((answer.shares - TRUTH).abs().sum()) / 2 < 0.4  # an even guess: 0.6
 
@@ -463,7 +465,9 @@ def test_what_is_handed_in(digits: Auxiliary) -> None:
     moved["norm.num_batches_tracked"] += 2
     found = handed_in(net, (_checkpoint(state), _checkpoint(moved)), "fc")
     expected = torch.cat([294 * torch.arange(10), torch.full((10,), 0.5), torch.arange(6)])
-    torch.testing.assert_close(found, expected.double())
+    torch.testing.assert_close(found[:26], expected.double())
+    # Of the variances 0.81 of 1 is left, and 1.01 is there.
+    torch.testing.assert_close(found[26:], torch.full((6,), 0.2 / 0.19).double())
     frozen = {**moved, "fc.bias": state["fc.bias"]}
     less = handed_in(net, (_checkpoint(state), _checkpoint(frozen)), "fc")
     torch.testing.assert_close(less, torch.cat([found[:10], found[20:]]))
