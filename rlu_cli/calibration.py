@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from rlu_cli.attacks import AUTO as AUTO_METHOD
-from rlu_cli.attacks.emulation import left_out
+from rlu_cli.attacks.emulation import left_out, nearest
 from rlu_cli.cases import Case
 from rlu_cli.ensemble import (
     VirtualClient,
+    compare,
     draw_near,
     halves,
-    handed_in,
     train_clients,
 )
 from rlu_cli.errors import InputError
@@ -25,10 +25,10 @@ from rlu_cli.normalisation import AUTO, PRESETS, parse_normalisation
 from rlu_cli.numerics.intervals import count_intervals
 from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.observe import View
-from rlu_cli.pipeline import Finding, MethodFinding, attack, view_of
+from rlu_cli.pipeline import VIRTUAL_CLIENTS, Finding, MethodFinding, attack, view_of
 from rlu_cli.scoring import score, uniform_floor
 from rlu_cli.training import describe_training
-from rlu_cli.types import Auxiliary, Ensemble
+from rlu_cli.types import Auxiliary
 
 Say = Callable[[str], None]
 EMULATION = "emulation"  # the method that is itself made of virtual clients
@@ -118,26 +118,27 @@ def expect(case: Case, method: str, shares: Tensor, say: Say = lambda text: None
 
 
 def _expect_emulated(case: Case, shares: Tensor, say: Say) -> Expectation:
-    """Each virtual client is read from all the others: there is nothing to train twice for."""
+    """A virtual client is met by an ensemble drawn near it, as a real one is, and each one that is
+    near is read from all the others; as many such ensembles as R virtual clients make.
+    """
     model, view = _model(case)
+    told = case.auxiliary, case.training
     likeness = _likeness(case, model, view)
-    clients = list(
-        train_clients(
-            model, case.pair[0], case.auxiliary, case.training, view, shares, likeness, say=say
-        )
-    )
-    rows = [handed_in(model, (case.pair[0], client.checkpoint), view.layer) for client in clients]
-    known = torch.stack([client.shares for client in clients])
-    ones = torch.ones(len(clients), dtype=torch.float64)
-    ensemble = Ensemble(known, torch.stack(rows), rows[0], ones)
-    found = [one.shares for one in left_out(ensemble)]
+    groups = max(1, len(shares) // VIRTUAL_CLIENTS)
     each, cacc, floor = [], [], []
-    for client, answer in zip(clients, found, strict=True):
-        total = int(client.counts.sum())
-        scored = score(round_to_total(answer, total), client.counts)
-        each.append(scored.iacc)
-        cacc.append(scored.cacc)
-        floor.append(uniform_floor(client.counts).iacc)
+    for group in range(groups):
+        seeded = replace(view, seed=view.seed + group * len(shares))
+        drawn = shares[group : group + 1]
+        (client,) = train_clients(model, case.pair[0], *told, seeded, drawn, likeness, say=say)
+        pair, total = (case.pair[0], client.checkpoint), int(client.counts.sum())
+        ensemble = compare(model, pair, *told, seeded, len(shares) // groups, likeness, say=say)
+        near = ensemble.shares[nearest(ensemble)]
+        for known, answer in zip(near, left_out(ensemble), strict=True):
+            counts = round_to_total(known, total)
+            scored = score(round_to_total(answer.shares, total), counts)
+            each.append(scored.iacc)
+            cacc.append(scored.cacc)
+            floor.append(uniform_floor(counts).iacc)
     mean = sum(each) / len(each)
     return Expectation(
         method=EMULATION,

@@ -78,16 +78,19 @@ def compare(
     training: Training,
     view: View,
     count: int,
+    likeness: Tensor | None = None,
     *,
     say: Callable[[str], None] = lambda text: None,
 ) -> Ensemble:
     """`count` virtual clients, six or more, beside the client of `pair`: a quarter of any labels,
     the others drawn nearer and nearer to what those before make of the client.
+
+    likeness  (A,) as `train_clients` has it
     """
     count = max(count, _FEWEST)
     near = [round(count * share) for share, _, _ in _PARTS[1:]]
     parts = [count - sum(near), *near]
-    observed = _figures(model, pair, view.layer)
+    observed = handed_in(model, pair, view.layer)
     shares: list[Tensor] = []
     handed: list[dict[str, Tensor]] = []
     closeness: list[float] = []
@@ -99,9 +102,10 @@ def compare(
             so_far = _beside(shares, handed, observed, closeness)
             guess = emulate(so_far.shares, so_far.rows, so_far.observed, so_far.closeness).shares
             drawn = draw_near(guess, part, seeded.seed, concentration)
-        for client in train_clients(model, pair[0], auxiliary, training, seeded, drawn, say=say):
+        told = pair[0], auxiliary, training, seeded, drawn, likeness
+        for client in train_clients(model, *told, say=say):
             shares.append(client.shares)
-            handed.append(_figures(model, (pair[0], client.checkpoint), view.layer))
+            handed.append(handed_in(model, (pair[0], client.checkpoint), view.layer))
             closeness.append(weight)
     return _beside(shares, handed, observed, closeness)
 
@@ -122,15 +126,10 @@ def _beside(
     )
 
 
-def handed_in(model: nn.Module, pair: Sequence[Checkpoint], layer: str) -> Tensor:
-    """(D,): bias update, row sums of the weights' update, and mean and variance of the inputs of
-    the last two BatchNorm layers whose buffers moved.
+def handed_in(model: nn.Module, pair: Sequence[Checkpoint], layer: str) -> dict[str, Tensor]:
+    """What a client hands in, float64, by name, as far as it is there: bias update, row sums of the
+    weights' update, mean and variance of the inputs of the last two BatchNorm layers that moved.
     """
-    return torch.cat(list(_figures(model, pair, layer).values()))
-
-
-def _figures(model: nn.Module, pair: Sequence[Checkpoint], layer: str) -> dict[str, Tensor]:
-    """The parts of `handed_in` that there are, by name."""
     update = head_update(pair, layer)
     figures = {"weights": update.weight.double().sum(1)}
     if update.bias is not None:

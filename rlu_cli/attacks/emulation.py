@@ -38,7 +38,7 @@ def emulation(evidence: Evidence) -> Recovery:
     assert ensemble is not None, "a method that needs an ensemble says so"
     found = _found(ensemble)
     others = left_out(ensemble)
-    errors = torch.stack([one.shares for one in others]) - ensemble.shares[_near(ensemble)]
+    errors = torch.stack([one.shares for one in others]) - ensemble.shares[nearest(ensemble)]
     covariance = _covariance(found, errors)
     mean = posterior_mean(found.unbounded, found.covariance)
     answer = shared(
@@ -71,14 +71,14 @@ def _found(ensemble: Ensemble) -> Emulated:
 def left_out(ensemble: Ensemble) -> list[Emulated]:
     """Each virtual client that counts most, as found from all the others."""
     found = []
-    for index in torch.nonzero(_near(ensemble))[:, 0].tolist():
+    for index in torch.nonzero(nearest(ensemble))[:, 0].tolist():
         others = torch.arange(len(ensemble.shares)) != index
         rest = (ensemble.shares[others], ensemble.rows[others])
         found.append(_found(Ensemble(*rest, ensemble.rows[index], ensemble.closeness[others])))
     return found
 
 
-def _near(ensemble: Ensemble) -> Tensor:
+def nearest(ensemble: Ensemble) -> Tensor:
     """(R,) bool: the virtual clients that count most."""
     return ensemble.closeness >= ensemble.closeness.max()
 
