@@ -152,7 +152,8 @@ def judged(recovery: Recovery) -> Recovery:
     """The recovery, its status UNINFORMED where its own error says that it tells nothing."""
     if recovery.covariance is None or not recovery.status.ok:
         return recovery
-    if not uninformed(recovery.shares, recovery.covariance):
+    found = recovery.shares if recovery.unbounded is None else recovery.unbounded
+    if not uninformed(recovery.shares, found, recovery.covariance):
         return recovery
     return replace(recovery, status=Status.UNINFORMED)
 

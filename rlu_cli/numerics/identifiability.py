@@ -47,10 +47,11 @@ def confused_groups(shares: Tensor, covariance: Tensor) -> tuple[tuple[int, ...]
     return tuple(group for group in found if _sum_is_told(shares, covariance, list(group)))
 
 
-def uninformed(shares: Tensor, covariance: Tensor) -> bool:
+def uninformed(answer: Tensor, shares: Tensor, covariance: Tensor) -> bool:
     """Whether the answer is no better than an even guess, in labels that are right (Eq. 92).
 
-    shares      (N,)    z
+    answer      (N,)    x ≥ 0, as reported
+    shares      (N,)    z as the evidence alone has it, which may be below 0
     covariance  (N, N)  Σ of its error
 
     An answer x gets 1 - ½ Σ E|t_n - x_n| of the labels right. Over t ~ N(z, Σ) alone z would win
@@ -59,7 +60,7 @@ def uninformed(shares: Tensor, covariance: Tensor) -> bool:
     exponential with mean 1/N; the error then makes t_n a normal of mean z_n - N σ_n² and deviation
     σ_n, cut off below 0. As σ_n grows it becomes the exponential again.
 
-    Uninformed means two things at once. z gets no more labels right than 1/N does. And z gets no
+    Uninformed means two things at once. x gets no more labels right than 1/N does. And x gets no
     more right than 1/N does of clients of whom nothing is known, 1 - (1 - 1/N)^N of them: shares
     *known* to be even, or nearly, are an answer, and the even guess is then right and no floor.
     """
@@ -68,7 +69,7 @@ def uninformed(shares: Tensor, covariance: Tensor) -> bool:
         return True
     classes = len(shares)
     even = torch.full_like(shares, 1 / classes)
-    lost = expected_loss(shares, shares, deviations)
+    lost = expected_loss(answer, shares, deviations)
     return lost >= max((1 - 1 / classes) ** classes, expected_loss(even, shares, deviations))
 
 
@@ -77,10 +78,12 @@ def expected_loss(answer: Tensor, shares: Tensor, deviations: Tensor) -> float:
 
     answer      (N,)  x ≥ 0
     shares      (N,)  z as found
-    deviations  (N,)  σ of its error, above 0, taken as 1 beyond that; t_n as in `uninformed`
+    deviations  (N,)  σ of its error, above 0; t_n as in `uninformed`. Beyond 1 it is taken as 1
+                      and z as z/σ²: nearly the same law of shares, which are from 0 to 1
     """
-    sigma = deviations.double().cpu().clamp(max=1).numpy()
-    mean = shares.double().cpu().numpy() - len(shares) * sigma**2
+    found, wide = shares.double().cpu().numpy(), deviations.double().cpu().numpy()
+    sigma = wide.clip(max=1)
+    mean = found * (sigma / wide) ** 2 - len(shares) * sigma**2
     target = answer.double().cpu().numpy()
     over = _excess(target, mean, sigma)
     # E|t - x| = 2 E(t - x)⁺ - E t + x, and t ≥ 0: E t = E(t - 0)⁺.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from rlu_cli.diagnostics import judged
 from rlu_cli.numerics.identifiability import confused_groups, expected_loss, uninformed
 from rlu_cli.numerics.simplex import mixture
+from rlu_cli.types import Recovery, Status
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Answer:
 
     @property
     def uninformed(self) -> bool:
-        return uninformed(self.shares, self.covariance)
+        return uninformed(self.shares, self.shares, self.covariance)
 
     @property
     def iacc(self) -> float:
@@ -145,10 +147,15 @@ def test_one_split_that_is_unknown_does_not_make_the_rest_so() -> None:
         assert not answer.uninformed
 
 
-@pytest.mark.parametrize("deviation", [0.02, 0.2, 1.0])
-def test_the_expected_loss_is_that_of_clients_drawn(deviation: float) -> None:
+@pytest.mark.parametrize(
+    ("deviation", "off", "tolerance"),
+    [(0.02, 0.0, 0.02), (0.2, 0.0, 0.02), (0.2, 0.3, 0.02), (1.0, 2.0, 0.02), (4.0, 20.0, 0.1)],
+)
+def test_the_expected_loss_is_that_of_clients_drawn(
+    deviation: float, off: float, tolerance: float
+) -> None:
     """t from an exponential of mean 1/N, kept as likely as the error makes z."""
-    shares = torch.tensor([0.7, 0.3, 0.0, 0.0], dtype=torch.float64)
+    shares = torch.tensor([0.7 + off, 0.3, 0.0, 0.0 - off], dtype=torch.float64)
     answer = torch.tensor([0.25, 0.25, 0.5, 0.0], dtype=torch.float64)
     rng, expected = np.random.default_rng(0), 0.0
     for found, target in zip(shares.tolist(), answer.tolist(), strict=True):
@@ -156,7 +163,17 @@ def test_the_expected_loss_is_that_of_clients_drawn(deviation: float) -> None:
         weights = np.exp(-((drawn - found) ** 2) / (2 * deviation**2))
         expected += float(np.average(np.abs(drawn - target), weights=weights)) / 2
     got = expected_loss(answer, shares, torch.full((4,), deviation, dtype=torch.float64))
-    assert got == pytest.approx(expected, rel=0.02)
+    assert got == pytest.approx(expected, rel=tolerance)
+
+
+def test_a_cautious_answer_is_judged_by_what_was_found() -> None:
+    """An answer drawn towards even shares by what is usual is not drawn there once more."""
+    answer = torch.tensor([0.46] + [0.06] * 9, dtype=torch.float64)
+    found = torch.tensor([1.27] + [-0.03] * 9, dtype=torch.float64)
+    covariance = 0.09 * torch.eye(10, dtype=torch.float64)
+    recovery = Recovery(answer, None, Status.SOLVED, unbounded=found, covariance=covariance)
+    assert judged(recovery).status is Status.SOLVED
+    assert judged(replace(recovery, unbounded=answer)).status is Status.UNINFORMED
 
 
 @pytest.mark.parametrize("deviation", [1e-9, 1e-5, 1.0, 1e3])
@@ -168,11 +185,11 @@ def test_extremes_stay_numbers(deviation: float, classes: int) -> None:
     lost = expected_loss(shares, shares, spread)
     assert 0 <= lost < 1.01
     covariance = torch.diag(spread**2)
-    assert uninformed(shares, covariance) == (deviation >= 1)
+    assert uninformed(shares, shares, covariance) == (deviation >= 1)
     assert confused_groups(shares, covariance) == ()
 
 
 def test_an_error_without_bounds_tells_nothing() -> None:
     covariance = torch.full((10, 10), float("inf"), dtype=torch.float64)
-    assert uninformed(EVEN, covariance)
+    assert uninformed(EVEN, EVEN, covariance)
     assert confused_groups(EVEN, covariance) == ()
