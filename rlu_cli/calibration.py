@@ -135,7 +135,7 @@ def _expect_emulated(case: Case, shares: Tensor, say: Say) -> Expectation:
         near = ensemble.shares[nearest(ensemble)]
         for known, answer in zip(near, left_out(ensemble), strict=True):
             counts = round_to_total(known, total)
-            scored = score(round_to_total(answer.shares, total), counts)
+            scored = score(round_to_total(answer, total), counts)
             each.append(scored.iacc)
             cacc.append(scored.cacc)
             floor.append(uniform_floor(counts).iacc)

@@ -37,13 +37,11 @@ def emulation(evidence: Evidence) -> Recovery:
     ensemble = evidence.ensemble
     assert ensemble is not None, "a method that needs an ensemble says so"
     found = _found(ensemble)
-    others = left_out(ensemble)
-    errors = torch.stack([one.shares for one in others]) - ensemble.shares[nearest(ensemble)]
+    errors = torch.stack(left_out(ensemble)) - ensemble.shares[nearest(ensemble)]
     covariance = _covariance(found, errors)
-    mean = posterior_mean(found.unbounded, found.covariance)
     answer = shared(
         evidence,
-        found.shares if mean is None else mean,
+        _to_expect(found),
         found.status,
         notes=(_UNLIKE,) if found.misfit > _STRANGE else (),
         misfit={"virtual clients": found.misfit},
@@ -68,13 +66,20 @@ def _found(ensemble: Ensemble) -> Emulated:
     return emulate(ensemble.shares, ensemble.rows, ensemble.observed, ensemble.closeness)
 
 
-def left_out(ensemble: Ensemble) -> list[Emulated]:
-    """Each virtual client that counts most, as found from all the others."""
+def _to_expect(found: Emulated) -> Tensor:
+    """The shares to report: the mean of all that the error allows."""
+    mean = posterior_mean(found.unbounded, found.covariance)
+    return found.shares if mean is None else mean
+
+
+def left_out(ensemble: Ensemble) -> list[Tensor]:
+    """The shares (N,) of each virtual client that counts most, as found from all the others."""
     found = []
     for index in torch.nonzero(nearest(ensemble))[:, 0].tolist():
         others = torch.arange(len(ensemble.shares)) != index
         rest = (ensemble.shares[others], ensemble.rows[others])
-        found.append(_found(Ensemble(*rest, ensemble.rows[index], ensemble.closeness[others])))
+        left = Ensemble(*rest, ensemble.rows[index], ensemble.closeness[others])
+        found.append(_to_expect(_found(left)))
     return found
 
 

@@ -190,6 +190,41 @@ def test_what_the_assumptions_disagree_in_is_part_of_the_error(
     assert float(found.covariance.trace()) > float(plain.covariance.trace())
 
 
+def test_of_an_untrained_model_fusion_and_path_meet_half_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evidence, _ = _case(0, trained=False)
+    found, along = _answer("fusion", evidence), _answer("path", evidence)
+    monkeypatch.setattr(fusion, "_halfway", lambda evidence, line, settled: settled)
+    alone = _answer("fusion", evidence)
+    torch.testing.assert_close(found.shares, (alone.shares + along.shares) / 2)
+    assert found.covariance is not None
+    assert alone.covariance is not None
+    assert float(found.covariance.trace()) > float(alone.covariance.trace())
+
+
+def test_with_means_nothing_steeper_than_told_is_assumed() -> None:
+    evidence, _ = _case(0)
+    for told in (0.0, 0.05, 2.0):
+        found = _answer("fusion", replace(evidence, tilt=told))
+        assert 0 <= found.diagnostics["tilt"] <= told
+
+
+def test_without_means_the_answer_goes_towards_what_is_told() -> None:
+    """Bias and weights do not tell how steep the weighting is: all up to the told one count."""
+    evidence = _without_means(_case(0)[0])
+    plain = _answer("fusion", evidence)
+    none, little, some, much = (
+        _answer("fusion", replace(evidence, tilt=told)) for told in (0.0, 1e-6, 0.05, 0.1)
+    )
+    assert torch.equal(none.shares, plain.shares)
+    torch.testing.assert_close(little.shares, plain.shares, atol=1e-4, rtol=0)
+    near, far = (one.shares - plain.shares for one in (some, much))
+    assert 0 < float(near.norm()) < float(far.norm())
+    assert float(near @ far) > 0.8 * float(near.norm() * far.norm())
+    assert (some.diagnostics["tilt"], much.diagnostics["tilt"]) == (0.025, 0.05)
+
+
 @pytest.mark.parametrize(
     "evidence",
     [

@@ -10,6 +10,7 @@ import pytest
 import torch
 from cli_world import Outcome
 
+from rlu_cli import calibration
 from rlu_cli.simulator import images
 from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.simulation import Request, prepare
@@ -67,6 +68,21 @@ def test_other_optimisers_are_calibrated_by_leaving_one_out(rlu: Command, run: P
     assert done.status == 0, done.err
     (expected,) = json.loads(done.out)["expected"]
     assert expected["method"] == "emulation"
+
+
+def test_more_virtual_clients_make_more_ensembles(
+    rlu: Command, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each ensemble three quarters are drawn near its client; the rest only lead there."""
+    adam = ("--optimizer", "adam", "--lr", "0.001", "--format", "json")
+    near = []
+    for fewest in (8, 16):
+        monkeypatch.setattr(calibration, "VIRTUAL_CLIENTS", fewest)
+        done = _calibrate(rlu, run, *adam, "--virtual-clients", "16")
+        assert done.status == 0, done.err
+        (expected,) = json.loads(done.out)["expected"]
+        near.append(expected["virtual_clients"])
+    assert near == [12, 12]
 
 
 def test_an_attack_shows_what_to_expect_beside_its_answer(rlu: Command, run: Path) -> None:
