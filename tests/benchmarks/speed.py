@@ -1,12 +1,14 @@
 """How long the estimate takes beside the two passes it is made from.
 
     python tests/benchmarks/speed.py vgg16|resnet50 [--device cpu|cuda] [--repeat N]
+    python tests/benchmarks/speed.py RUN [--method auto] …
 
 vgg16     authors' VGG-16, 10 classes, 32×32, 100 images a class, |B| = 64, m = 10
 resnet50  ResNet-50, 200 classes, 64×64, 100 images a class, |B| = 256, m = 10, M = 10,000
 
 The images are random pixels and the client is one whose output layer alone moved, by what labels of
-a Dirichlet draw would have done to it. Both parts are timed in one run; the ratio is what counts.
+a Dirichlet draw would have done to it. RUN is a folder of `rlu simulate`, whose first client is
+attacked. Both parts are timed in one run; the ratio is what counts.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlu_cli import observe, pipeline
+from rlu_cli import pipeline
 from rlu_cli.cases import build_case
 from rlu_cli.models import build_model
 
@@ -34,14 +36,22 @@ HEADS = {"vgg16": "classifier.6", "resnet50": "fc"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("case", choices=CASES)
+    parser.add_argument("case", help=f"{', '.join(CASES)}, or a folder of rlu simulate")
+    parser.add_argument("--method", default="rlu")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeat", type=int, default=1)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = _files(Path(folder), options.case)
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.case in CASES:
+            folder = Path(scratch)
+            files = folder / "g.pt", folder / "c.pt", str(folder / "aux.npz")
+            arguments = _files(folder, options.case)
+        else:
+            folder = Path(options.case)
+            files = folder / "r000/global.pt", folder / "r000/c0.pt", str(folder / "aux")
+            arguments = {}
         for _ in range(options.repeat):
-            _measure(Path(folder), arguments, options.device)
+            _measure(files, {**arguments, "device": options.device}, options.method)
 
 
 def _files(folder: Path, name: str) -> dict[str, Any]:
@@ -77,10 +87,10 @@ def _files(folder: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _measure(folder: Path, arguments: dict[str, Any], device: str) -> None:
+def _measure(files: tuple[Path, Path, str], flags: dict[str, Any], method: str) -> None:
     """Time reading, the two passes and the rest of one attack."""
     passes = []
-    plain = observe.view_pair
+    plain = pipeline._ends
 
     def timed(*values: Any) -> Any:
         start = time.perf_counter()
@@ -89,19 +99,23 @@ def _measure(folder: Path, arguments: dict[str, Any], device: str) -> None:
         return result
 
     start = time.perf_counter()
-    flags = {**arguments, "device": device}
-    case = build_case(folder / "g.pt", folder / "c.pt", str(folder / "aux.npz"), flags)
+    case = build_case(*files, flags)
     read = time.perf_counter() - start
-    pipeline.view_pair = timed
+    pipeline._ends = timed
     start = time.perf_counter()
-    finding = pipeline.attack(case)
+    finding = pipeline.attack(case, [method])
     rest = time.perf_counter() - start - sum(passes)
-    pipeline.view_pair = plain
-    figures = finding.methods[0].recovery.diagnostics
+    pipeline._ends = plain
+    found = finding.methods[0]
+    figures = found.recovery.diagnostics
+    counted = [
+        f"{figures[name]:,} {name}" for name in ("search_passes", "draws") if name in figures
+    ]
     print(
-        f"reading {read:.1f} s, two passes {sum(passes):.1f} s, everything else {rest:.2f} s: "
-        f"ratio {rest / sum(passes):.3f} ({figures['search_passes']} search passes, "
-        f"{figures['draws']:,} draws, {torch.get_num_threads()} threads, {device})",
+        f"{found.method}: reading {read:.1f} s, two passes {sum(passes):.2f} s, everything else "
+        f"{rest:.2f} s: ratio {rest / sum(passes):.3f}, of all to the passes "
+        f"{1 + rest / sum(passes):.2f} "
+        f"({', '.join([*counted, f'{torch.get_num_threads()} threads', flags['device']])})",
         flush=True,
     )
 
