@@ -14,7 +14,7 @@ What else the files hold:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -32,6 +32,7 @@ from rlu_cli.numerics.simplex import coefficients, mixture
 from rlu_cli.types import BatchMean, Evidence, Line, Recovery
 
 _ROUNDS = 8  # of shares, noise and progress in turn
+_ROUNDS_MORE = 2  # from a settled answer to that under another assumption
 _TILTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2)
 _SLACKS = (0.0, 0.1, 0.3)
 _COARSE = 4  # where there are many rows, only every fourth tilt is tried
@@ -98,7 +99,7 @@ def fusion(evidence: Evidence) -> Recovery:
     which is found as well. A rate that nobody told is such a factor too. Of a client that is not
     linear in its gradients the BatchNorm means are read alone.
     """
-    line = line_of(evidence)
+    line = _in_double(line_of(evidence))
     directions = _directions(evidence, line)
     if not line.means and not evidence.linear:  # nothing is left to read
         return shared(evidence, torch.zeros(evidence.classes), notes=line.notes)
@@ -130,6 +131,16 @@ def fusion(evidence: Evidence) -> Recovery:
         common=fused.common,
         lr=rate,
     )
+
+
+def _in_double(line: Line) -> Line:
+    """The line's logits and layer inputs as float64 on the CPU, once for all rounds."""
+    means = (
+        replace(mean, inputs=tuple(seen.double().cpu() for seen in mean.inputs))
+        for mean in line.means
+    )
+    outputs = (replace(seen, logits=seen.logits.double().cpu()) for seen in line.outputs)
+    return replace(line, outputs=tuple(outputs), means=tuple(means))
 
 
 def _to_expect(evidence: Evidence, fused: Fused, covariance: Tensor) -> Tensor:
@@ -180,12 +191,17 @@ def _most_likely(evidence: Evidence, line: Line, directions: Tensor) -> Settled:
     plain = _settle(evidence, line, directions, Assumed())
     if evidence.tilt and not line.means:
         return _averaged(evidence, line, directions, plain)
-    others = [_settle(evidence, line, directions, a) for a in _assumptions(evidence, line, plain)]
+    others = [
+        _settle(evidence, line, directions, assumed, near=plain)
+        for assumed in _assumptions(evidence, line, plain)
+    ]
     if not others:
         return _halfway(evidence, line, plain)
     settled = [plain, *others]
     price = math.log(evidence.classes + sum(len(mean.mean) for mean in line.means))
     best = min(settled, key=lambda s: s.fused.surprise + price * s.assumed.extras)
+    if best is not plain:
+        best = _settle(evidence, line, directions, best.assumed, near=best)
     dispersion = max(1.0, *(best.misfit[mean.layer] for mean in line.means))
     costs = [s.fused.surprise / dispersion + price * s.assumed.extras for s in settled]
     weights = torch.softmax(-torch.tensor(costs, dtype=torch.float64) / 2, 0)
@@ -263,17 +279,26 @@ def _assumptions(evidence: Evidence, line: Line, plain: Settled) -> Iterator[Ass
     yield from (Assumed(*pair) for pair in product(tilts, slacks) if any(pair))
 
 
-def _settle(evidence: Evidence, line: Line, directions: Tensor, assumed: Assumed) -> Settled:
-    """Shares, their noise and the progress along the line, each from the last of the others."""
+def _settle(
+    evidence: Evidence,
+    line: Line,
+    directions: Tensor,
+    assumed: Assumed,
+    near: Settled | None = None,
+) -> Settled:
+    """Shares, their noise and the progress along the line, each from the last of the others.
+
+    near  a settled answer to start from, which takes fewer rounds
+    """
     labels = line.outputs[0].labels.cpu()
     importance = tilted(line.outputs[0], assumed.tilt)
     confidence = confidence_along(line, importance)
-    shares, points = _start(evidence, line)
+    shares, points = (near.fused.shares, near.points) if near else _start(evidence, line)
     names = ["bias"] * evidence.linear + [_WEIGHTS] * bool(directions.shape[1])
     names += [mean.layer for mean in line.means]
-    scales = [1.0] * len(names)
+    scales = _widened(names, near.fused.misfit) if near else [1.0] * len(names)
     fused: Fused | None = None
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS_MORE if near else _ROUNDS):
         witnesses = _update(evidence, line, points, directions) if evidence.linear else []
         if assumed.slack:
             witnesses[0] = _slack(witnesses[0], line, assumed.slack * shares, importance)
@@ -281,15 +306,22 @@ def _settle(evidence: Evidence, line: Line, directions: Tensor, assumed: Assumed
         scaled = [replace(w, scale=scale) for w, scale in zip(witnesses, scales, strict=True)]
         fused = fuse(scaled, labels, shares, _sampling(evidence), importance)
         shares = fused.shares
-        # The bias is the anchor: its N rows for N unknowns leave no misfit to judge it by.
-        scales = [
-            1.0 if name == "bias" else min(max(1.0, misfit), _WIDEST)
-            for name, misfit in zip(names, fused.misfit, strict=True)
-        ]
+        scales = _widened(names, fused.misfit)
         if evidence.linear:
             points = progress(evidence, line, shares, confidence)
     assert fused is not None
     return Settled(assumed, fused, points, tuple(names))
+
+
+def _widened(names: Sequence[str], misfit: Sequence[float]) -> list[float]:
+    """The factor on the covariance of each witness, by its last misfit.
+
+    The bias is the anchor: its N rows for N unknowns leave no misfit to judge it by.
+    """
+    return [
+        1.0 if name == "bias" else min(max(1.0, found), _WIDEST)
+        for name, found in zip(names, misfit, strict=True)
+    ]
 
 
 def _slack(bias: Witness, line: Line, amounts: Tensor, importance: Tensor) -> Witness:
@@ -361,10 +393,10 @@ def _batch_mean(
 ) -> Witness:
     """The recovered mean input of one layer; it may be off by its own drift over the round."""
     figures = sum(
-        (w * seen.double().cpu() for w, seen in zip(points, mean.inputs, strict=True)),
+        (w * seen for w, seen in zip(points, mean.inputs, strict=True)),
         torch.zeros(mean.inputs[0].shape, dtype=torch.float64),
     )
-    change = (mean.inputs[-1] - mean.inputs[0]).double().cpu()
+    change = mean.inputs[-1] - mean.inputs[0]
     drift = shares @ class_means(change, labels, len(shares), importance)
     return Witness(mean.mean, figures, mean.weights, mean.rounding**2, drift[:, None])
 

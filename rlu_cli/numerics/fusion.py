@@ -107,9 +107,10 @@ def fuse(
     means = class_means(figures, labels, classes, importance)  # (N, D)
     deviations = figures - means[labels]
     scales = _scales(witnesses)
-    counted = _noise(witnesses, deviations, means, shares[labels] * importance, shares, sampling)
-    noise = counted * torch.outer(scales, scales)
-    known = _of_class_means(deviations * scales, shares[labels] * importance)
+    amounts = shares[labels] * importance
+    of_means = _of_class_means(deviations, amounts)
+    counted = _noise(witnesses, deviations, means, of_means, amounts, shares, sampling)
+    noise, known = counted * torch.outer(scales, scales), of_means * torch.outer(scales, scales)
     fixed = torch.cat([w.observed * (not w.free) for w in witnesses])
     free = torch.cat([w.observed * w.free for w in witnesses])
     root = _root(noise)
@@ -209,23 +210,24 @@ def _noise(
     witnesses: Sequence[Witness],
     deviations: Tensor,
     means: Tensor,
+    of_means: Tensor,
     amounts: Tensor,
     shares: Tensor,
     sampling: Sampling,
 ) -> Tensor:
     """Covariance (D, D) of y - F z, for the rows of all witnesses together, none widened.
 
-    amounts  (A,) share of the client's labels that each image stands for
+    of_means  (D, D) as `_of_class_means` has it
+    amounts   (A,)   share of the client's labels that each image stands for
     """
     widths = [witness.figures.shape[1] for witness in witnesses]
     expand = _blocks([torch.ones(1, width) for width in widths])  # (W, D)
     uneven = expand.T @ _unevenness(witnesses, sampling.batch) @ expand  # (D, D)
     # The client's images within their classes, and the auxiliary images behind the class means.
     drawn = (deviations * amounts[:, None]).T @ deviations
-    known = _of_class_means(deviations, amounts)
     # The labels: a witness that counts the steps unevenly sees other shares than the plain ones.
     mixed = means.T @ (torch.diag(shares) - torch.outer(shares, shares)) @ means
-    noise = drawn * (1 / sampling.distinct + uneven) + known + mixed * uneven
+    noise = drawn * (1 / sampling.distinct + uneven) + of_means + mixed * uneven
     variances = noise.diagonal().clone()
     noise = noise * (1 - _SHRINK) + torch.diag(variances * _SHRINK)
     extra = _blocks([w.drift @ w.drift.T for w in witnesses])

@@ -212,17 +212,18 @@ def test_with_means_nothing_steeper_than_told_is_assumed() -> None:
 
 def test_without_means_the_answer_goes_towards_what_is_told() -> None:
     """Bias and weights do not tell how steep the weighting is: all up to the told one count."""
-    evidence = _without_means(_case(0)[0])
+    head = World().trained_head(4.0)
+    evidence = evidence_of(skewed_steps(4, 400, seed=1), head=head, lr=0.01, images=200)
     plain = _answer("fusion", evidence)
     none, little, some, much = (
-        _answer("fusion", replace(evidence, tilt=told)) for told in (0.0, 1e-6, 0.05, 0.1)
+        _answer("fusion", replace(evidence, tilt=told)) for told in (0.0, 1e-6, 0.2, 0.4)
     )
     assert torch.equal(none.shares, plain.shares)
     torch.testing.assert_close(little.shares, plain.shares, atol=1e-4, rtol=0)
     near, far = (one.shares - plain.shares for one in (some, much))
     assert 0 < float(near.norm()) < float(far.norm())
     assert float(near @ far) > 0.8 * float(near.norm() * far.norm())
-    assert (some.diagnostics["tilt"], much.diagnostics["tilt"]) == (0.025, 0.05)
+    assert (some.diagnostics["tilt"], much.diagnostics["tilt"]) == (0.1, 0.2)
 
 
 @pytest.mark.parametrize(
