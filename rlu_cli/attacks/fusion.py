@@ -98,6 +98,9 @@ def fusion(evidence: Evidence) -> Recovery:
     images, β the most likely; without them the update's rows are known up to a positive factor,
     which is found as well. A rate that nobody told is such a factor too. Of a client that is not
     linear in its gradients the BatchNorm means are read alone.
+
+    Of a trained model the mean of all shares that the error allows is reported, of an untrained one
+    with BatchNorm the middle of this answer and that of `path`.
     """
     line = _in_double(line_of(evidence))
     directions = _directions(evidence, line)
@@ -225,16 +228,15 @@ def _averaged(evidence: Evidence, line: Line, directions: Tensor, plain: Settled
         for name in ("shares", "unbounded", "covariance", "common")
     )
     apart = torch.stack([one.shares for one in fused]) - shares
-    return replace(
-        settled[len(settled) // 2],
-        fused=replace(
-            settled[len(settled) // 2].fused,
-            shares=shares,
-            unbounded=unbounded,
-            covariance=covariance + apart.T @ apart / len(fused),
-            common=common,
-        ),
+    middle = settled[len(settled) // 2]
+    mean = replace(
+        middle.fused,
+        shares=shares,
+        unbounded=unbounded,
+        covariance=covariance + apart.T @ apart / len(fused),
+        common=common,
     )
+    return replace(middle, fused=mean)
 
 
 def _halfway(evidence: Evidence, line: Line, settled: Settled) -> Settled:

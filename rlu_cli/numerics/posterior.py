@@ -60,8 +60,8 @@ def posterior_mean(centre: Tensor, covariance: Tensor) -> Tensor | None:
 
     centre      (N,)    summing to 1, any sign
     covariance  (N, N)  of its error, which is 0 along the ones
-    returns     (N,) float64, ≥ 0, summing to 1; None where the propagation came to nothing. Where the
-                error is as large as the shares themselves it is good to about 0.005
+    returns     (N,) float64, ≥ 0, summing to 1; None where the propagation came to nothing.
+                Where the error is as large as the shares themselves it is good to about 0.005
     """
     mean = centre.double().cpu().numpy()
     spread = covariance.double().cpu().numpy()
