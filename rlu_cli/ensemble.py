@@ -19,10 +19,10 @@ from rlu_cli.errors import InputError
 from rlu_cli.numerics.emulator import emulate
 from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.observe import View, head_update
+from rlu_cli.side_by_side import train_each
 from rlu_cli.steps import Plan
 from rlu_cli.training import Training
 from rlu_cli.types import Auxiliary, Checkpoint, Ensemble
-from rlu_cli.virtual import train_virtual
 
 ANY_LABELS = 0.5  # Dirichlet concentration of clients of whom nothing is known
 _CLOSE, _SPARE = 20.0, 0.25  # of the distribution about an estimate, and what every class gets
@@ -179,18 +179,19 @@ def train_clients(
     """
     plan = _sized(training.plan, view.batch)
     likely = torch.ones(len(auxiliary.labels)).double() if likeness is None else likeness
-    for index, row in enumerate(shares):
+    rounds = [
+        _batches(row, auxiliary, plan, likely, np.random.default_rng((view.seed, 13, index)))
+        for index, row in enumerate(shares)
+    ]
+    ends = train_each(model, checkpoint, auxiliary, rounds, training, view)
+    for index, batches in enumerate(rounds):
         say(f"training virtual client {index + 1} of {len(shares)}")
-        rng = np.random.default_rng((view.seed, 13, index))
-        batches = _batches(row, auxiliary, plan, likely, rng)
-        seeded = replace(view, seed=view.seed + index)
-        end = train_virtual(model, checkpoint, auxiliary, batches, training, seeded)
         used = torch.from_numpy(np.bincount(np.concatenate(batches), minlength=len(likely)))
         counts, squares = (
             torch.zeros(auxiliary.classes).double().index_add_(0, auxiliary.labels, v.double())
             for v in (used, used**2)
         )
-        sent = replace(checkpoint, sha256=f"virtual-{view.seed}-{index}", state=end)
+        sent = replace(checkpoint, sha256=f"virtual-{view.seed}-{index}", state=next(ends))
         yield VirtualClient(sent, counts.long(), counts**2 / squares.clamp_min(1))
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -216,16 +217,22 @@ _CHANNEL_DROPOUT = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 @contextmanager
-def seeded_dropout(model: nn.Module, view: View) -> Iterator[None]:
-    """Draw dropout masks on the CPU from the seed, so that every device and both models agree."""
+def seeded_dropout(
+    model: nn.Module, view: View, draw: Callable[[Sequence[int]], Tensor] | None = None
+) -> Iterator[None]:
+    """Draw dropout masks on the CPU from the seed, so that every device and both models agree.
+
+    draw  uniform numbers of a shape; None for those of a generator that starts with `view.seed`
+    """
     generator = torch.Generator().manual_seed(view.seed)
+    uniform = draw or partial(torch.rand, generator=generator)
 
     def drop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         rate = float(module.p)  # type: ignore[arg-type]
         shape = list(output.shape)
         if isinstance(module, _CHANNEL_DROPOUT):
             shape[2:] = [1] * (output.dim() - 2)
-        kept = torch.rand(shape, generator=generator).ge(rate).to(output)
+        kept = uniform(shape).ge(rate).to(output)
         return output * kept / (1 - rate) if rate < 1 else output * 0
 
     plain = [

@@ -113,14 +113,13 @@ def _take_steps(
     """Steps on mean cross-entropy, one batch each (Eq. 5)."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     take_step = descent(training.optimizer, parameters, training.recursion, betas=training.betas)
-    with _logits(model, view.layer) as logits_of:
+    with output_logits(model, view.layer) as seen:
         for index, batch in enumerate(batches):
             rows = torch.from_numpy(batch)
             images = view.normalise(auxiliary.images[rows].to(view.device))
             targets = auxiliary.labels[rows].to(view.device)
-            loss = functional.cross_entropy(
-                logits_of(images), targets, label_smoothing=training.smoothing
-            )
+            model(images)
+            loss = functional.cross_entropy(seen.pop(), targets, label_smoothing=training.smoothing)
             gradients = torch.autograd.grad(
                 loss, parameters, allow_unused=True, materialize_grads=True
             )
@@ -133,21 +132,18 @@ def _clipped(gradients: Sequence[Tensor], limit: float | None) -> Sequence[Tenso
 
 
 @contextmanager
-def _logits(model: nn.Module, layer: str) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Images → logits (B, N), read at the output layer whatever the model makes of them then."""
+def output_logits(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
+    """A list in which every pass leaves its logits (B, N), read at the output layer whatever the
+    model makes of them then; take them out before the next.
+    """
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append(output.flatten(1))
-
-    def logits_of(images: Tensor) -> Tensor:
-        seen.clear()
-        model(images)
-        return seen[-1]
+        seen[:] = [output.flatten(1)]
 
     hook = model.get_submodule(layer).register_forward_hook(keep)
     try:
-        yield logits_of
+        yield seen
     finally:
         hook.remove()
 

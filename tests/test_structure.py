@@ -24,6 +24,7 @@ LAYERS = (
     ("diagnostics",),
     ("cases",),
     ("ensemble",),
+    ("side_by_side",),
     ("gap", "line", "matching", "virtual"),
     ("observe",),
     ("auxiliary", "batch_statistics", "batches", "counters", "history", "training"),

@@ -19,6 +19,7 @@ from rlu_cli.normalisation import PRESETS
 from rlu_cli.numerics.simplex import mixture
 from rlu_cli.observe import View
 from rlu_cli.schemes import drift_weights
+from rlu_cli.side_by_side import train_each, train_together
 from rlu_cli.simulator.client import copy_state, seeded, train_client
 from rlu_cli.simulator.digits import draw_digits
 from rlu_cli.simulator.local import Local
@@ -75,10 +76,10 @@ def _training(plan: Plan) -> Training:
     return describe_training({**defaults, **given, **plan.local.settings()}.get)
 
 
-def _same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+def _same(ours: dict[str, Tensor], theirs: dict[str, Tensor], atol: float = 1e-10) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
-        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-10)
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=atol)
 
 
 LOCALS = {
@@ -282,3 +283,90 @@ def test_a_model_that_cannot_be_trained_is_an_error() -> None:
     assert error.value.code == "E215"
     assert "today" in error.value.why
     assert "\x1b" not in error.value.why
+
+
+def _rounds(auxiliary: Auxiliary, plan: Plan, clients: int) -> list[list[NDArray[np.int64]]]:
+    count = len(auxiliary.labels)
+    return [draw_batches(count, plan.steps, np.random.default_rng(c)) for c in range(clients)]
+
+
+def _views(clients: int, **given: Any) -> list[View]:
+    return [replace(VIEW, seed=VIEW.seed + number, **given) for number in range(clients)]
+
+
+@pytest.mark.parametrize("name", LOCALS)
+def test_clients_trained_together_end_where_each_alone_does(name: str) -> None:
+    plan = Plan(lr=0.05, epochs=4, batch_size=8, local=LOCALS[name])
+    model, auxiliary = _with_batch_norm(nn.Dropout2d(0.2), nn.Dropout(0.5)), _digits()
+    checkpoint, training = _checkpoint(model), _training(plan)
+    rounds, views = _rounds(auxiliary, plan, 3), _views(3)
+    ends = train_together(model, checkpoint, auxiliary, rounds, training, views)
+    assert ends is not None
+    for batches, view, end in zip(rounds, views, ends, strict=True):
+        alone = train_virtual(model, checkpoint, auxiliary, batches, training, view)
+        _same(end, alone, atol=1e-8)
+    assert not torch.equal(ends[0]["1.running_mean"], ends[1]["1.running_mean"])
+    _same(copy_state(model), dict(checkpoint.state))
+
+
+class _Odd(nn.Module):
+    """A model that some clients at once cannot share, in one of several ways."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.norm = nn.BatchNorm2d(3, momentum=None if way == "counter" else 0.1)
+        self.fc = nn.Linear(3072, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        if self.way == "decides" and float(x.detach().sum()) > 1e9:
+            x = x * 0
+        if self.way == "random":
+            x = nn.functional.dropout(x, 0.5, self.training)
+        return self.fc(x.flatten(1))
+
+
+@pytest.mark.parametrize("way", ["counter", "decides", "random"])
+def test_a_model_that_cannot_train_several_at_once_trains_one_by_one(way: str) -> None:
+    model, auxiliary, plan = _Odd(way).double(), _digits(), Plan(epochs=2, batch_size=8)
+    checkpoint, training = _checkpoint(model), _training(plan)
+    rounds = _rounds(auxiliary, plan, 2)
+    told = model, checkpoint, auxiliary, rounds, training
+    assert train_together(*told, _views(2)) is None
+    _same(copy_state(model), dict(checkpoint.state))
+    for end, batches, view in zip(train_each(*told, VIEW), rounds, _views(2), strict=True):
+        _same(end, train_virtual(model, checkpoint, auxiliary, batches, training, view))
+
+
+def test_frozen_weights_stay_and_tied_ones_train_one_by_one() -> None:
+    model, auxiliary, plan = _with_batch_norm(), _digits(), Plan(epochs=2, batch_size=8)
+    model.get_submodule("0").weight.requires_grad_(False)
+    told = auxiliary, _rounds(auxiliary, plan, 2), _training(plan), _views(2)
+    ends = train_together(model, _checkpoint(model), *told)
+    assert ends is not None
+    assert torch.equal(ends[1]["0.weight"], model.get_submodule("0").weight)
+    assert not torch.equal(ends[1]["fc.weight"], ends[0]["fc.weight"])
+    model.get_submodule("1").bias = model.get_submodule("0").bias
+    assert train_together(model, _checkpoint(model), *told) is None
+
+
+def test_training_together_that_diverges_is_refused_as_it_is_alone() -> None:
+    model, auxiliary = _with_batch_norm(), _digits()
+    plan = Plan(lr=1e200, epochs=5, batch_size=8, local=Local(momentum=0.9))
+    told = model, _checkpoint(model), auxiliary, _rounds(auxiliary, plan, 2), _training(plan)
+    assert train_together(*told, _views(2)) is None
+    with pytest.raises(InputError, match="diverged"):
+        list(train_each(*told, VIEW))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_trains_more_than_fit_at_once_to_the_same_ends() -> None:
+    model, auxiliary = _with_batch_norm(nn.Dropout(0.5)), _digits()
+    plan = Plan(lr=0.05, epochs=4, batch_size=8, local=Local(clip=0.1))
+    checkpoint, training = _checkpoint(model), _training(plan)
+    told = model, checkpoint, auxiliary, _rounds(auxiliary, plan, 18), training
+    here = list(train_each(*told, VIEW))
+    there = train_each(*told, replace(VIEW, device=torch.device("cuda")))
+    for one, other in zip(here, there, strict=True):
+        _same(one, other, atol=1e-8)
