@@ -1,9 +1,14 @@
-"""The auxiliary images seen from the straight line between two checkpoints."""
+"""The auxiliary images seen from the straight line between two checkpoints.
+
+Whose batch statistics a BatchNorm layer normalises with makes another model of a trained one: the
+client's own, as its buffers tell, or, for images of another kind, those of the images themselves.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,13 +16,19 @@ from torch import Tensor, nn
 
 from rlu_cli.auxiliary import is_noise
 from rlu_cli.batch_statistics import Statistics, norm_layers, recover
-from rlu_cli.observe import View, outputs
+from rlu_cli.errors import InputError
+from rlu_cli.observe import View, mixed_order, outputs, pass_batches
 from rlu_cli.types import Auxiliary, BatchMean, Checkpoint, Line, Outputs
 
 POINTS = (0.0, 0.5, 1.0)
 _LAYERS = 1  # BatchNorm layers, counted from the output, whose means are kept
 _UNSEEN = "the last BatchNorm layer does not see one row for each image: its means are left out"
 
+_WEIGHTED_BATCH = 256  # images that weighted statistics are of, or |B| where that is more
+_LEAST = 1e-6  # weight of an image whose class the client has none of
+
+# Mean and biased variance (C,) for a layer's inputs in the pass of the given number.
+_Normalising = Callable[[str, Tensor, int], tuple[Tensor, Tensor]]
 _Uses = list[Tensor]  # the inputs (|B|, C) of a layer, each time that one forward pass uses it
 
 
@@ -45,19 +56,62 @@ def look_along(
     if not found:
         seen = tuple(_plain(model, pair, auxiliary, view, point, ends) for point in points)
         return Line(points, seen, notes=notes)
+    looks, means = _looks(
+        model, pair, auxiliary, view, points, found, lambda: _of_client(found, view.batch)
+    )
+    return Line(points, looks, means, () if means else (_UNSEEN,))
+
+
+def look_again(
+    model: nn.Module,
+    pair: Sequence[Checkpoint],
+    auxiliary: Auxiliary,
+    view: View,
+    shares: Tensor,
+    *,
+    steps: int,
+) -> Line | None:
+    """As `look_along`, every layer normalising with the statistics that the images themselves would
+    have if the client's shares of them were in a batch.
+
+    For images of another kind than the client's, whose own statistics do not fit them. None where
+    that gives no finite logits or the device has no room for it: batches are larger here.
+
+    shares  (N,) of the client's labels, as far as they are known
+    """
+    points = POINTS if steps > 1 else POINTS[:1]
+    found, _ = recover(model, pair)
+    wide = replace(view, batch=min(max(view.batch, _WEIGHTED_BATCH), len(auxiliary.images)))
+    weights = _weights(auxiliary, wide, shares)
+    try:
+        looks, means = _looks(
+            model, pair, auxiliary, wide, points, found, lambda: _of_images(weights)
+        )
+    except InputError:
+        return None
+    return Line(points, looks, means) if means else None
+
+
+def _looks(
+    model: nn.Module,
+    pair: Sequence[Checkpoint],
+    auxiliary: Auxiliary,
+    view: View,
+    points: Sequence[float],
+    found: Mapping[str, Statistics],
+    statistics: Callable[[], _Normalising],
+) -> tuple[tuple[Outputs, ...], tuple[BatchMean, ...]]:
+    """Outputs at every point, and the last layers as witnesses, under the given statistics."""
     kept = list(found)[-_LAYERS:]
     looks: list[Outputs] = []
     inputs: list[dict[str, list[_Uses]]] = []
-    with _told(model, found, kept, view.batch) as rows:
-        for point in points:
+    for point in points:
+        with _normalised(model, found, kept, statistics()) as rows:
             state = between(pair, point)
             looks.append(outputs(model, state, auxiliary, view, pair[1].path))
-            inputs.append({name: rows[name].copy() for name in kept})
-            for passes in rows.values():
-                passes.clear()
-    found_means = (_mean(n, found[n], [at[n] for at in inputs], auxiliary, view) for n in kept)
-    means = tuple(mean for mean in found_means if mean is not None)
-    return Line(points, tuple(looks), means, () if means else (_UNSEEN,))
+        inputs.append(rows)
+    witnesses = (_mean(n, found[n], [at[n] for at in inputs], auxiliary, view) for n in kept)
+    return tuple(looks), tuple(mean for mean in witnesses if mean is not None)
 
 
 def between(pair: Sequence[Checkpoint], point: float) -> dict[str, Tensor]:
@@ -114,38 +168,79 @@ def _mean(
     return BatchMean(name, told.mean, steps.sum(1), told.rounding, rows)
 
 
-@contextmanager
-def _told(
-    model: nn.Module, found: Mapping[str, Statistics], kept: Sequence[str], batch: int
-) -> Iterator[dict[str, list[_Uses]]]:
-    """Let the layers normalise with what was told of them; yields inputs of those to be kept.
-
-    A layer that counted more batches than others is used several times in a pass: what was told is
-    of all its uses together and fits none of them, so that each keeps the images' own statistics.
+def _of_client(found: Mapping[str, Statistics], batch: int) -> _Normalising:
+    """What the buffers tell.
 
     batch  |B|: running_var keeps unbiased variances, a training pass divides by the biased one
     """
+
+    def told(name: str, seen: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        values = batch * seen[0, 0].numel()
+        return found[name].mean, found[name].variance * (max(values - 1, 1) / values)
+
+    return told
+
+
+def _of_images(weights: Sequence[Tensor]) -> _Normalising:
+    """What a layer sees, each image by its weight.
+
+    weights  of every batch, (|B|,) each, summing to 1
+    """
+
+    def weighted(name: str, seen: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        flat = seen.flatten(2) if seen.dim() > 2 else seen[:, :, None]
+        weight = weights[number].to(flat)
+        mean = weight @ flat.mean(2)
+        return mean, weight @ ((flat - mean[:, None]) ** 2).mean(2)
+
+    return weighted
+
+
+def _weights(auxiliary: Auxiliary, view: View, shares: Tensor) -> list[Tensor]:
+    """Weights of the images of every batch, in the order of `outputs`: classes count as shares say.
+
+    A class that a batch has no image of counts nothing there.
+    """
+    order = mixed_order(len(auxiliary.images), view.seed)
+    weights = []
+    for batch in pass_batches(order, view):
+        labels = auxiliary.labels[batch]
+        held = torch.bincount(labels, minlength=len(shares)).clamp_min(1)
+        weight = (shares / held)[labels].clamp_min(_LEAST)
+        weights.append(weight / weight.sum())
+    return weights
+
+
+@contextmanager
+def _normalised(
+    model: nn.Module, found: Mapping[str, Statistics], kept: Sequence[str], statistics: _Normalising
+) -> Iterator[dict[str, list[_Uses]]]:
+    """Let the layers normalise with the given statistics; yields inputs of those to be kept.
+
+    A layer that counted more batches than others is used several times in a pass: what was told is
+    of all its uses together and fits none of them, so that each keeps the images' own statistics.
+    """
     rows: dict[str, list[_Uses]] = {name: [] for name in kept}
     once = min(len(told.weights) for told in found.values())
+    number = -1
 
     def open_pass(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        nonlocal number
+        number += 1
         for passes in rows.values():
             passes.append([])
 
     def use(name: str) -> Any:
-        told = found[name]
-
         def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             seen = inputs[0].detach()
             if name in rows:
                 rows[name][-1].append(seen.flatten(2).mean(2) if seen.dim() > 2 else seen)
-            if len(told.weights) > once:
+            if len(found[name].weights) > once:
                 return
-            values = batch * seen[0, 0].numel()
-            biased = told.variance * (max(values - 1, 1) / values)
+            mean, variance = statistics(name, seen, number)
             module.training = False
-            module.running_mean.copy_(told.mean)  # type: ignore[operator]
-            module.running_var.copy_(biased)  # type: ignore[operator]
+            module.running_mean.copy_(mean)  # type: ignore[operator]
+            module.running_var.copy_(variance)  # type: ignore[operator]
 
         return before
 

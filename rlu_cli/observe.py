@@ -159,7 +159,7 @@ def _run(model: nn.Module, images: Tensor, order: Tensor, view: View) -> tuple[T
     try:
         # What a user's own model prints must not end up in the report.
         with redirect_stdout(sys.stderr), torch.inference_mode(), seeded_dropout(model, view):
-            for batch in _batches(order, view):
+            for batch in pass_batches(order, view):
                 seen.clear()
                 model(view.normalise(images[batch].to(view.device)))
                 rows.append(_last(seen, view.layer, len(batch)))
@@ -204,7 +204,7 @@ def _cannot_run(images: Tensor, problem: Exception) -> InputError:
     )
 
 
-def _batches(order: Tensor, view: View) -> tuple[Tensor, ...]:
+def pass_batches(order: Tensor, view: View) -> tuple[Tensor, ...]:
     """Positions per pass: whole batches of |B| in training mode, else plain chunks."""
     if not view.training:
         return torch.split(order, _EVAL_BATCH)

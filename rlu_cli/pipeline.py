@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ from rlu_cli.diagnostics import (
 from rlu_cli.ensemble import compare
 from rlu_cli.errors import InputError, UsageError
 from rlu_cli.gap import gap_to_training
-from rlu_cli.line import look_along
+from rlu_cli.line import look_again, look_along
 from rlu_cli.matching import Reading, choose
 from rlu_cli.normalisation import AUTO, PRESETS, parse_normalisation
 from rlu_cli.observe import (
@@ -261,7 +262,9 @@ def _on_request(
         line = look_along(model, case.pair, case.auxiliary, view, steps=steps, ends=ends)
         told = {"accuracy": case.value("train_accuracy"), "loss": case.value("train_loss")}
         gap = gap_to_training(model, case.pair[0], case.auxiliary, view, **told)
-        evidence = replace(evidence, line=line, tilt=None if gap is None else gap.exponent)
+        again = partial(look_again, model, case.pair, case.auxiliary, view, steps=steps)
+        tilt = None if gap is None else gap.exponent
+        evidence = replace(evidence, line=line, again=again, tilt=tilt)
     if VIRTUAL in asked:
         trained = class_updates(model, case.pair[0], case.auxiliary, case.training, view, say=say)
         ends = evidence.before, evidence.after

@@ -6,7 +6,7 @@ K labels in all. `S[n, j]` reads: row n is the true class, column j the class pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -210,6 +210,8 @@ class Evidence:
     dummies      on request, both models' Outputs for dummy images, their labels telling the kind:
                  0 black, 1 white, 2 random
     line         on request, the images seen from points between both models
+    again        beside `line`, the same under the images' own batch statistics for given shares
+                 (N,) of the labels; None where the model cannot be run so
     virtual      on request, (N, N): row c is Δb + h of a virtual client that holds class c alone
     ensemble     on request, virtual clients with mixed labels
     """
@@ -230,6 +232,7 @@ class Evidence:
     tilt: float | None = None
     dummies: tuple[Outputs, Outputs] | None = None
     line: Line | None = None
+    again: Callable[[Tensor], Line | None] | None = None
     virtual: Tensor | None = None
     ensemble: Ensemble | None = None
 

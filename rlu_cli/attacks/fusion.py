@@ -41,6 +41,12 @@ _PARTS = 4  # of the exponent that a training accuracy makes, where one is told
 _WEIGHTS = "weights"
 _WIDEST = 1e6  # factor on a covariance, so that numbers stay numbers
 _LOST = 10.0  # misfit from which on a witness says nothing of how far another is off
+_LOOKS_MORE = 2  # at images of another kind, each from the last answer
+_ANOTHER_KIND = (
+    "the auxiliary images look to be of another kind than the client's: every BatchNorm layer "
+    "normalises them with their own statistics, weighted to the shares found; images like the "
+    "client's would tell more"
+)
 _DROPPED = (
     "the weights' update does not fit what the images predict, as when the embedding moves fast: "
     "the answer is that of the bias along the path"
@@ -108,12 +114,14 @@ def fusion(evidence: Evidence) -> Recovery:
         return shared(evidence, torch.zeros(evidence.classes), notes=line.notes)
     if not line.means and not (directions.shape[1] and learned_something(evidence)):
         return replace(path(evidence), notes=line.notes)
-    settled = _most_likely(evidence, line, directions)
+    settled, line = _looked_again(evidence, line, _most_likely(evidence, line, directions))
     fused, misfit = settled.fused, settled.misfit
     if misfit.get(_WEIGHTS, 0.0) > _LOST:
         return replace(path(evidence), notes=(*line.notes, _DROPPED))
-    # The bias shares the weights' errors, but has no rows to spare that would show them.
-    covariance = fused.covariance * max(1.0, misfit.get(_WEIGHTS, 1.0))
+    # Without BatchNorm means the bias shares the weights' errors, but has no rows to spare that
+    # would show them; beside the means its own misfit shows how far the two disagree.
+    judge = "bias" if line.means and learned_something(evidence) else _WEIGHTS
+    covariance = fused.covariance * max(1.0, misfit.get(judge, 1.0))
     shares = _to_expect(evidence, fused, covariance)
     answer = shared(
         evidence,
@@ -134,6 +142,34 @@ def fusion(evidence: Evidence) -> Recovery:
         common=fused.common,
         lr=rate,
     )
+
+
+def _looked_again(evidence: Evidence, line: Line, settled: Settled) -> tuple[Settled, Line]:
+    """The answer under the statistics of the auxiliary images themselves where it is likelier.
+
+    Tried where the BatchNorm means of a trained model do not fit at all, as when the images are of
+    another kind than the client's: normalised with its statistics they look like no images that
+    the model knows.
+    """
+    untold = not line.means or evidence.again is None or not learned_something(evidence)
+    if untold or _worst(line, settled) <= _LOST:
+        return settled, line
+    assert evidence.again is not None
+    for _ in range(_LOOKS_MORE):
+        seen = evidence.again(settled.fused.shares)
+        if seen is None:
+            break
+        seen = replace(_in_double(seen), notes=(_ANOTHER_KIND,))
+        other = _most_likely(evidence, seen, _directions(evidence, seen))
+        if other.fused.surprise >= settled.fused.surprise:
+            break
+        settled, line = other, seen
+    return settled, line
+
+
+def _worst(line: Line, settled: Settled) -> float:
+    """The largest misfit of the BatchNorm means."""
+    return max(settled.misfit[mean.layer] for mean in line.means)
 
 
 def _in_double(line: Line) -> Line:
@@ -205,7 +241,7 @@ def _most_likely(evidence: Evidence, line: Line, directions: Tensor) -> Settled:
     best = min(settled, key=lambda s: s.fused.surprise + price * s.assumed.extras)
     if best is not plain:
         best = _settle(evidence, line, directions, best.assumed, near=best)
-    dispersion = max(1.0, *(best.misfit[mean.layer] for mean in line.means))
+    dispersion = max(1.0, _worst(line, best))
     costs = [s.fused.surprise / dispersion + price * s.assumed.extras for s in settled]
     weights = torch.softmax(-torch.tensor(costs, dtype=torch.float64) / 2, 0)
     apart = torch.stack([s.fused.shares for s in settled]) - best.fused.shares
@@ -276,7 +312,7 @@ def _assumptions(evidence: Evidence, line: Line, plain: Settled) -> Iterator[Ass
     tilts = _TILTS if rows < _MANY else _TILTS[::_COARSE]
     if evidence.tilt is not None:
         tilts = tuple(evidence.tilt * part / _PARTS for part in range(_PARTS + 1))
-    fits = max(plain.misfit[mean.layer] for mean in line.means) <= _LOST
+    fits = _worst(line, plain) <= _LOST
     slacks = _SLACKS if fits and len(line.points) > 1 else _SLACKS[:1]
     yield from (Assumed(*pair) for pair in product(tilts, slacks) if any(pair))
 
