@@ -149,13 +149,13 @@ def _looked_again(evidence: Evidence, line: Line, settled: Settled) -> tuple[Set
 
     Tried where the BatchNorm means of a trained model do not fit at all, as when the images are of
     another kind than the client's: normalised with its statistics they look like no images that
-    the model knows.
+    the model knows. What the last look changed is in its error.
     """
     untold = not line.means or evidence.again is None or not learned_something(evidence)
     if untold or _worst(line, settled) <= _LOST:
         return settled, line
     assert evidence.again is not None
-    for _ in range(_LOOKS_MORE):
+    for look in range(_LOOKS_MORE):
         seen = evidence.again(settled.fused.shares)
         if seen is None:
             break
@@ -163,7 +163,10 @@ def _looked_again(evidence: Evidence, line: Line, settled: Settled) -> tuple[Set
         other = _most_likely(evidence, seen, _directions(evidence, seen))
         if other.fused.surprise >= settled.fused.surprise:
             break
-        settled, line = other, seen
+        # The first look was at other statistics: how far it was off tells nothing of this one.
+        apart = (other.fused.shares - settled.fused.shares) * (look > 0)
+        covariance = other.fused.covariance + torch.outer(apart, apart)
+        settled, line = replace(other, fused=replace(other.fused, covariance=covariance)), seen
     return settled, line
 
 

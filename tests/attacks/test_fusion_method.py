@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlu_cli.attacks import ATTACKS, Options, fusion
 from rlu_cli.checkpoints import read_head
-from rlu_cli.line import look_along
+from rlu_cli.line import look_again, look_along
 from rlu_cli.normalisation import PRESETS
 from rlu_cli.observe import View, head_update, view_pair
 from rlu_cli.schemes import step_weights
@@ -74,8 +74,11 @@ def _untrained() -> dict[str, Tensor]:
 
 
 @cache
-def _case(client: int, *, trained: bool = True) -> tuple[Evidence, Tensor]:
-    """What a server sees of a client with few classes, and the counts it used."""
+def _case(client: int, *, trained: bool = True, faint: bool = False) -> tuple[Evidence, Tensor]:
+    """What a server sees of a client with few classes, and the counts it used.
+
+    faint  its own images are pale ones
+    """
     state = _trained() if trained else _untrained()
     images, labels = _draw(60, seed=3)
     rng = np.random.default_rng((client, 7))
@@ -93,16 +96,17 @@ def _case(client: int, *, trained: bool = True) -> tuple[Evidence, Tensor]:
         seed=(client,),
     )
     pair = _checkpoint("g.pt", state), _checkpoint("c.pt", sent.state)
-    return _evidence(pair), torch.from_numpy(sent.per_step.sum(0))
+    return _evidence(pair, faint), torch.from_numpy(sent.per_step.sum(0))
 
 
 def _checkpoint(name: str, state: dict[str, Tensor]) -> Checkpoint:
     return Checkpoint(Path(name), "0" * 64, "torch-zip", state)
 
 
-def _evidence(pair: tuple[Checkpoint, Checkpoint]) -> Evidence:
+def _evidence(pair: tuple[Checkpoint, Checkpoint], faint: bool = False) -> Evidence:
     drawn, labels = _draw(40, seed=2)
     pixels = torch.tensor(drawn).permute(0, 3, 1, 2).float() / 255
+    pixels = 0.3 * pixels + 0.6 if faint else pixels
     names = tuple(map(str, range(CLASSES)))
     auxiliary = Auxiliary(pixels, torch.tensor(labels), names, "test", "0" * 64)
     net = _net()
@@ -118,6 +122,7 @@ def _evidence(pair: tuple[Checkpoint, Checkpoint]) -> Evidence:
         after=after,
         origin=read_head(pair[0].state, "fc"),
         line=line,
+        again=partial(look_again, net, pair, auxiliary, VIEW, steps=PLAN.epochs),
     )
 
 
@@ -313,7 +318,47 @@ def test_a_witness_from_elsewhere_is_widened_and_does_no_harm() -> None:
     generator = torch.Generator().manual_seed(3)
     shift = 10 * mean.mean.std() * torch.randn(len(mean.mean), generator=generator).double()
     moved = replace(evidence.line, means=(replace(mean, mean=mean.mean + shift),))
-    shifted = replace(evidence, line=moved)
+    shifted = replace(evidence, line=moved, again=None)
     found, right = _answer("fusion", shifted), _answer("fusion", evidence)
     assert _misfit(found) > 20 * _misfit(right)
     assert _iacc("fusion", (shifted, truth)) > _iacc("path", (evidence, truth)) - 0.1
+
+
+@pytest.mark.parametrize("client", [0, 1])
+def test_images_of_another_kind_are_seen_under_their_own_statistics(client: int) -> None:
+    evidence, truth = _case(client, faint=True)
+    alone = replace(evidence, again=None)
+    found = _answer("fusion", evidence)
+    assert _misfit(_answer("fusion", alone)) > 10
+    assert _iacc("fusion", (evidence, truth)) > _iacc("fusion", (alone, truth)) + 0.03
+    assert any("of another kind" in note for note in found.notes)
+    assert found.covariance is not None
+
+
+def test_images_of_the_client_s_kind_are_looked_at_once() -> None:
+    evidence, _ = _case(0)
+    found = _answer("fusion", evidence)
+    other = _answer("fusion", replace(evidence, again=None))
+    assert torch.equal(found.shares, other.shares)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("why", ["no room for it", "no likelier"])
+def test_another_look_that_tells_no_more_changes_nothing(why: str) -> None:
+    evidence, _ = _case(0, faint=True)
+    kept = None if why == "no room for it" else evidence.line
+    plain = _answer("fusion", replace(evidence, again=None))
+    found = _answer("fusion", replace(evidence, again=lambda shares: kept))
+    assert torch.equal(found.shares, plain.shares)
+    assert found.notes == ()
+
+
+def test_a_bias_that_contradicts_the_means_widens_the_error() -> None:
+    """An update that has gone twice the way from one client's to another's."""
+    (evidence, _), (other, _) = _case(0), _case(1)
+    mixed = replace(evidence, update=other.update * 2 - evidence.update)
+    found, right = _answer("fusion", mixed), _answer("fusion", evidence)
+    assert found.diagnostics["misfit"]["bias"] > 3
+    assert found.covariance is not None
+    assert right.covariance is not None
+    assert float(found.covariance.trace()) > 4 * float(right.covariance.trace())

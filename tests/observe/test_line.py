@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rlu_cli import observe
 from rlu_cli.auxiliary import noise_auxiliary
 from rlu_cli.batch_statistics import Statistics, recover
-from rlu_cli.line import POINTS, between, look_along
+from rlu_cli.line import POINTS, between, look_again, look_along
 from rlu_cli.normalisation import PRESETS
 from rlu_cli.observe import View, view_pair
 from rlu_cli.simulator.client import copy_state, seeded
@@ -350,3 +350,63 @@ def test_a_layer_that_sees_other_rows_than_images_is_left_out_and_said_to() -> N
     assert line.means == ()
     assert len(line.notes) == 1
     assert [len(seen.labels) for seen in line.outputs] == [20] * 3
+
+
+def _again(model: nn.Module, pair: Pair, auxiliary: Auxiliary, *shares: float) -> Line:
+    given = torch.tensor(shares, dtype=torch.float64)
+    line = look_again(model, pair, auxiliary, VIEW, given, steps=STEPS)
+    assert line is not None
+    return line
+
+
+@pytest.mark.parametrize("count", [20, 300])
+def test_with_even_shares_the_images_own_statistics_are_those_of_one_large_batch(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlu_cli.line._WEIGHTED_BATCH", 300)
+    model, auxiliary = _new(dropout=0.0), _images(count)
+    pair = _round(model)
+    line = _again(model, pair, auxiliary, *[1 / CLASSES] * CLASSES)
+    plain = view_pair(model, pair, auxiliary, replace(VIEW, batch=count))
+    assert line.points == POINTS
+    for seen, other in zip((line.outputs[0], line.outputs[2]), plain, strict=True):
+        torch.testing.assert_close(seen.logits, other.logits, atol=1e-5, rtol=1e-5)
+        assert torch.equal(seen.labels, other.labels)
+    told, _ = recover(model, pair)
+    assert torch.equal(line.means[0].mean, told["norm2"].mean)
+    assert len(line.means[0].inputs[0]) == count
+
+
+def test_the_images_own_statistics_are_weighted_to_the_shares() -> None:
+    """A client of one class: its batches are like that class's images, whatever the others are."""
+    model, auxiliary = _new(Last), _images(25)
+    pair = _round(model)
+    line = _again(model, pair, auxiliary, 0, 0, 1, 0, 0)
+    state, shown = pair[1].state, _shown(auxiliary)
+    maps = nn.functional.conv2d(shown, state["conv.weight"], state["conv.bias"], stride=2)
+    own = maps[line.outputs[2].labels == 2].transpose(0, 1).flatten(1)
+    mean, variance = (v.view(-1, 1, 1) for v in (own.mean(1), own.var(1, correction=0)))
+    normed = (maps - mean) / (variance + 1e-5).sqrt()
+    normed = normed * state["norm.weight"].view(-1, 1, 1) + state["norm.bias"].view(-1, 1, 1)
+    logits = torch.tanh(normed).flatten(1) @ state["fc.weight"].T + state["fc.bias"]
+    torch.testing.assert_close(line.outputs[2].logits, logits.float(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [20, 600])
+def test_another_look_leaves_nothing_behind(count: int) -> None:
+    """Batches that are not whole ones are filled up, and the surplus is dropped."""
+    model, auxiliary = _new(), _images(count)
+    pair = _round(model)
+    plain = view_pair(model, pair, auxiliary, VIEW)
+    line = _again(model, pair, auxiliary, 0.4, 0.3, 0.2, 0.1, 0)
+    assert len(line.outputs[1].logits) == count
+    again = view_pair(model, pair, auxiliary, VIEW)
+    assert all(torch.equal(a.logits, b.logits) for a, b in zip(again, plain, strict=True))
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+def test_another_look_that_the_model_cannot_have_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, auxiliary = _new(), _images(20)
+    pair = _round(model)
+    monkeypatch.setattr(model, "forward", None)
+    assert look_again(model, pair, auxiliary, VIEW, torch.ones(CLASSES) / 5, steps=STEPS) is None
