@@ -56,9 +56,8 @@ def look_along(
     if not found:
         seen = tuple(_plain(model, pair, auxiliary, view, point, ends) for point in points)
         return Line(points, seen, notes=notes)
-    looks, means = _looks(
-        model, pair, auxiliary, view, points, found, lambda: _of_client(found, view.batch)
-    )
+    told = _of_client(found, view.batch)
+    looks, means = _looks(model, pair, auxiliary, view, points, found, told)
     return Line(points, looks, means, () if means else (_UNSEEN,))
 
 
@@ -82,11 +81,9 @@ def look_again(
     points = POINTS if steps > 1 else POINTS[:1]
     found, _ = recover(model, pair)
     wide = replace(view, batch=min(max(view.batch, _WEIGHTED_BATCH), len(auxiliary.images)))
-    weights = _weights(auxiliary, wide, shares)
+    weighted = _of_images(_weights(auxiliary, wide, shares))
     try:
-        looks, means = _looks(
-            model, pair, auxiliary, wide, points, found, lambda: _of_images(weights)
-        )
+        looks, means = _looks(model, pair, auxiliary, wide, points, found, weighted)
     except InputError:
         return None
     return Line(points, looks, means) if means else None
@@ -99,14 +96,14 @@ def _looks(
     view: View,
     points: Sequence[float],
     found: Mapping[str, Statistics],
-    statistics: Callable[[], _Normalising],
+    statistics: _Normalising,
 ) -> tuple[tuple[Outputs, ...], tuple[BatchMean, ...]]:
     """Outputs at every point, and the last layers as witnesses, under the given statistics."""
     kept = list(found)[-_LAYERS:]
     looks: list[Outputs] = []
     inputs: list[dict[str, list[_Uses]]] = []
     for point in points:
-        with _normalised(model, found, kept, statistics()) as rows:
+        with _normalised(model, found, kept, statistics) as rows:
             state = between(pair, point)
             looks.append(outputs(model, state, auxiliary, view, pair[1].path))
         inputs.append(rows)
