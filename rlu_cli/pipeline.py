@@ -349,7 +349,7 @@ def _inferred_rate(found: Sequence[MethodFinding], *, asked: bool) -> Setting:
             else "the files do not tell it",
             hint=f"give it with --lr ETA{', or take what they tell: --lr infer' if rate else ''}",
         )
-    return Setting(rate, f"inferred from BatchNorm means and Δb, ± {error:.1g} (90 %)")
+    return Setting(rate, f"inferred from BatchNorm means and Δb, ± {error:.2g} (90 %)")
 
 
 def _found_rate(found: Sequence[MethodFinding]) -> tuple[float, float] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,11 @@ class Outputs:
     embeddings: Tensor
     logits: Tensor
     labels: Tensor
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """Softmax of every image's logits, (A, N) float64, on the CPU; kept for the next reader."""
+        return self.logits.double().cpu().softmax(1)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlu_cli.attacks.answer import mean_of, shared
 from rlu_cli.attacks.method import Method
-from rlu_cli.numerics.output_means import embedding_sums, probabilities
+from rlu_cli.numerics.output_means import embedding_sums
 from rlu_cli.types import Evidence, Recovery
 
 
@@ -15,7 +15,7 @@ def dimitrov(evidence: Evidence) -> Recovery:
     """
     rows = evidence.gradient.weight.sum(1)
     start, end = (
-        (probabilities(seen).mean(0), embedding_sums(seen).mean())
+        (seen.probabilities.mean(0), embedding_sums(seen).mean())
         for seen in (evidence.before, evidence.after)
     )
     found = []

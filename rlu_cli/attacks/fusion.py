@@ -25,7 +25,7 @@ from rlu_cli.attacks.answer import shared
 from rlu_cli.attacks.method import LINE, Method, learned_something
 from rlu_cli.attacks.path import along, confidence_along, line_of, path, progress
 from rlu_cli.numerics.fusion import Fused, Sampling, Witness, fuse
-from rlu_cli.numerics.output_means import class_means, probabilities, tilted
+from rlu_cli.numerics.output_means import class_means, tilted
 from rlu_cli.numerics.posterior import posterior_mean
 from rlu_cli.numerics.progress import even_weights
 from rlu_cli.numerics.simplex import coefficients, mixture
@@ -121,7 +121,8 @@ def fusion(evidence: Evidence) -> Recovery:
     # Without BatchNorm means the bias shares the weights' errors, but has no rows to spare that
     # would show them; beside the means its own misfit shows how far the two disagree.
     judge = "bias" if line.means and learned_something(evidence) else _WEIGHTS
-    covariance = fused.covariance * max(1.0, misfit.get(judge, 1.0))
+    widening = max(1.0, misfit.get(judge, 1.0))
+    covariance = fused.covariance * widening
     shares = _to_expect(evidence, fused, covariance)
     answer = shared(
         evidence,
@@ -134,7 +135,7 @@ def fusion(evidence: Evidence) -> Recovery:
         path_slack=settled.assumed.slack,
         error_ratio=_error_ratio(evidence, fused),
     )
-    rate = None if evidence.rated else _rate(fused)
+    rate = None if evidence.rated else _rate(fused, widening)
     return replace(
         answer,
         unbounded=fused.unbounded,
@@ -200,12 +201,15 @@ def _error_ratio(evidence: Evidence, fused: Fused) -> float | None:
     return 1 / fused.factor[0] if known and fused.factor is not None else None
 
 
-def _rate(fused: Fused) -> tuple[float, float] | None:
-    """η and its standard deviation, from 1/η and its own."""
+def _rate(fused: Fused, widening: float) -> tuple[float, float] | None:
+    """η and its standard deviation, from 1/η and its own.
+
+    widening  factor on the variance
+    """
     if fused.factor is None or fused.factor[0] <= 0:
         return None
     inverse, error = fused.factor
-    return 1 / inverse, error / inverse**2
+    return 1 / inverse, error * widening**0.5 / inverse**2
 
 
 def _directions(evidence: Evidence, line: Line) -> Tensor:
@@ -245,11 +249,18 @@ def _most_likely(evidence: Evidence, line: Line, directions: Tensor) -> Settled:
     if best is not plain:
         best = _settle(evidence, line, directions, best.assumed, near=best)
     dispersion = max(1.0, _worst(line, best))
+    if not evidence.rated:  # what is assumed and the rate are found by the same rows
+        likely = [s.fused.surprise / dispersion for s in settled]
+        return _mean(settled, _likelihoods(likely), best)
     costs = [s.fused.surprise / dispersion + price * s.assumed.extras for s in settled]
-    weights = torch.softmax(-torch.tensor(costs, dtype=torch.float64) / 2, 0)
     apart = torch.stack([s.fused.shares for s in settled]) - best.fused.shares
-    covariance = best.fused.covariance + (apart * weights[:, None]).T @ apart
+    covariance = best.fused.covariance + (apart * _likelihoods(costs)[:, None]).T @ apart
     return replace(best, fused=replace(best.fused, covariance=covariance))
+
+
+def _likelihoods(costs: Sequence[float]) -> Tensor:
+    """Relative likelihoods, summing to 1, of what has these -2 log-likelihoods."""
+    return torch.softmax(-torch.tensor(costs, dtype=torch.float64) / 2, 0)
 
 
 def _averaged(evidence: Evidence, line: Line, directions: Tensor, plain: Settled) -> Settled:
@@ -261,21 +272,38 @@ def _averaged(evidence: Evidence, line: Line, directions: Tensor, plain: Settled
     assert evidence.tilt is not None
     tilts = [evidence.tilt * part / _PARTS for part in range(1, _PARTS + 1)]
     settled = [plain, *(_settle(evidence, line, directions, Assumed(t)) for t in tilts)]
+    even = torch.full((len(settled),), 1 / len(settled), dtype=torch.float64)
+    return _mean(settled, even, settled[len(settled) // 2])
+
+
+def _mean(settled: Sequence[Settled], weights: Tensor, named: Settled) -> Settled:
+    """The mean answer, its error with the spread; the rest as `named` has it.
+
+    weights  of the answers, summing to 1
+    """
     fused = [one.fused for one in settled]
+
+    def mean(values: Tensor) -> Tensor:
+        total: Tensor = torch.tensordot(weights, values, 1)
+        return total
+
     shares, unbounded, covariance, common = (
-        torch.stack([getattr(one, name) for one in fused]).mean(0)
+        mean(torch.stack([getattr(one, name) for one in fused]))
         for name in ("shares", "unbounded", "covariance", "common")
     )
     apart = torch.stack([one.shares for one in fused]) - shares
-    middle = settled[len(settled) // 2]
-    mean = replace(
-        middle.fused,
+    factors = torch.tensor([one.factor or (0.0, 0.0) for one in fused], dtype=torch.float64)
+    factor = float(mean(factors[:, 0]))
+    error = float(mean(factors[:, 1] ** 2 + (factors[:, 0] - factor) ** 2).sqrt())
+    answer = replace(
+        named.fused,
         shares=shares,
         unbounded=unbounded,
-        covariance=covariance + apart.T @ apart / len(fused),
+        covariance=covariance + (apart * weights[:, None]).T @ apart,
         common=common,
+        factor=(factor, error) if named.fused.factor else None,
     )
-    return replace(middle, fused=mean)
+    return replace(named, fused=answer)
 
 
 def _halfway(evidence: Evidence, line: Line, settled: Settled) -> Settled:
@@ -370,7 +398,7 @@ def _slack(bias: Witness, line: Line, amounts: Tensor, importance: Tensor) -> Wi
 
     amounts  (N,) shares times the standard deviation of the place
     """
-    first, last = (probabilities(line.outputs[at]) for at in (0, -1))
+    first, last = (line.outputs[at].probabilities for at in (0, -1))
     change = class_means(first - last, line.outputs[0].labels, len(amounts), importance)
     return replace(bias, drift=(amounts @ change)[:, None])
 
@@ -406,14 +434,21 @@ def _errors(
     labels = line.outputs[0].labels.cpu()
     hot = torch.nn.functional.one_hot(labels, evidence.classes).double()
     hot = hot * (1 - evidence.smoothing) + evidence.smoothing / evidence.classes
-    errors = torch.zeros_like(hot)
+    errors = hot - _averaged_over(points, [seen.probabilities for seen in line.outputs])
     turned = torch.zeros(len(hot), hot.shape[1] * directions.shape[1], dtype=torch.float64)
-    for weight, seen in zip(points, line.outputs, strict=True):
-        error = hot - probabilities(seen)
-        errors += weight * error
+    for weight, seen in zip(points, line.outputs, strict=True) if directions.shape[1] else ():
         along = seen.embeddings.double().cpu() @ directions  # (A, r)
-        turned += weight * (error[:, :, None] * along[:, None, :]).flatten(1)
+        error = hot - seen.probabilities
+        turned.add_((error[:, :, None] * along[:, None, :]).flatten(1), alpha=float(weight))
     return errors, turned
+
+
+def _averaged_over(points: Tensor, seen: Sequence[Tensor]) -> Tensor:
+    """Σ_s w_s of what was seen at each point of the line; the weights sum to 1."""
+    total = torch.zeros_like(seen[0])
+    for weight, rows in zip(points, seen, strict=True):
+        total.add_(rows, alpha=float(weight))
+    return total
 
 
 def _of_update(evidence: Evidence, line: Line, observed: Tensor, figures: Tensor) -> Witness:
@@ -433,10 +468,7 @@ def _batch_mean(
     mean: BatchMean, points: Tensor, labels: Tensor, shares: Tensor, importance: Tensor
 ) -> Witness:
     """The recovered mean input of one layer; it may be off by its own drift over the round."""
-    figures = sum(
-        (w * seen for w, seen in zip(points, mean.inputs, strict=True)),
-        torch.zeros(mean.inputs[0].shape, dtype=torch.float64),
-    )
+    figures = _averaged_over(points, mean.inputs)
     change = mean.inputs[-1] - mean.inputs[0]
     drift = shares @ class_means(change, labels, len(shares), importance)
     return Witness(mean.mean, figures, mean.weights, mean.rounding**2, drift[:, None])

@@ -8,7 +8,7 @@ from torch import Tensor
 from rlu_cli.attacks.answer import counted, dummy_ends, ends, labels_to_give, mean_of, shared
 from rlu_cli.attacks.method import DUMMIES, Method
 from rlu_cli.numerics.greedy import two_stages
-from rlu_cli.numerics.output_means import class_gradient_sums, embedding_sums, probabilities
+from rlu_cli.numerics.output_means import class_gradient_sums, embedding_sums
 from rlu_cli.types import Evidence, Outputs, Recovery
 
 
@@ -56,7 +56,7 @@ def _of_classes(seen: Outputs) -> tuple[Tensor, Tensor]:
 
 def _of_dummies(seen: Outputs) -> tuple[Tensor, Tensor]:
     sums = embedding_sums(seen)
-    confident = (probabilities(seen) * sums[:, None]).mean(0)
+    confident = (seen.probabilities * sums[:, None]).mean(0)
     return confident.mean() - sums.mean(), confident
 
 

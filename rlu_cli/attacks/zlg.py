@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlu_cli.attacks.answer import dummy_ends, ends, mean_of, shared
 from rlu_cli.attacks.method import DUMMIES, Method
-from rlu_cli.numerics.output_means import embedding_sums, probabilities
+from rlu_cli.numerics.output_means import embedding_sums
 from rlu_cli.types import Evidence, Outputs, Recovery
 
 RANDOM = 2  # the label of random images among the dummies
@@ -33,7 +33,7 @@ def zlg_plus(evidence: Evidence) -> Recovery:
 
 def means(seen: Outputs) -> tuple[Tensor, Tensor]:
     """p̄ (N,) and Ō (), the mean softmax and the mean of Σ_l e_l."""
-    return probabilities(seen).mean(0), embedding_sums(seen).mean()
+    return seen.probabilities.mean(0), embedding_sums(seen).mean()
 
 
 def _solve(evidence: Evidence, seen: list[Outputs]) -> Recovery:

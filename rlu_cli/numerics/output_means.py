@@ -10,11 +10,6 @@ from rlu_cli.types import Outputs
 _LEAST = 1e-6  # of a probability, before it is raised to a power
 
 
-def probabilities(outputs: Outputs) -> Tensor:
-    """Softmax of every image's logits, (A, N) float64, on the CPU."""
-    return torch.softmax(outputs.logits.double().cpu(), 1)
-
-
 def class_means(
     values: Tensor, labels: Tensor, classes: int, importance: Tensor | None = None
 ) -> Tensor:
@@ -35,7 +30,7 @@ def tilted(outputs: Outputs, exponent: float) -> Tensor:
     β = 0 weighs all alike.
     """
     labels = outputs.labels.cpu()
-    own = probabilities(outputs).gather(1, labels[:, None])[:, 0].clamp_min(_LEAST) ** exponent
+    own = outputs.probabilities.gather(1, labels[:, None])[:, 0].clamp_min(_LEAST) ** exponent
     sums = torch.zeros(outputs.logits.shape[1], dtype=torch.float64).index_add_(0, labels, own)
     return own / sums[labels]
 
@@ -48,7 +43,7 @@ def class_confidence(outputs: Outputs, importance: Tensor | None = None) -> Tens
     importance  as `class_means` has it
     """
     classes = outputs.logits.shape[1]
-    return class_means(probabilities(outputs), outputs.labels, classes, importance)
+    return class_means(outputs.probabilities, outputs.labels, classes, importance)
 
 
 def embedding_sums(outputs: Outputs) -> Tensor:
@@ -67,5 +62,5 @@ def class_gradient_sums(outputs: Outputs) -> Tensor:
     """
     classes = outputs.logits.shape[1]
     sums = embedding_sums(outputs)[:, None]
-    confident = class_means(probabilities(outputs) * sums, outputs.labels, classes)
+    confident = class_means(outputs.probabilities * sums, outputs.labels, classes)
     return confident - torch.diag(class_means(sums, outputs.labels, classes)[:, 0])

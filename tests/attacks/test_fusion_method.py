@@ -301,6 +301,21 @@ def test_without_a_learning_rate_the_means_tell_it() -> None:
     assert torch.allclose(unrated.shares, told.shares, atol=0.1)
 
 
+def test_a_rate_that_nobody_told_is_as_unsure_as_what_is_assumed_makes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evidence = replace(_case(0)[0], lr=1.0, rated=False)
+    found = _answer("fusion", evidence)
+    monkeypatch.setattr(fusion, "_assumptions", lambda *given: iter(()))
+    plain = _answer("fusion", evidence)
+    assert found.lr is not None
+    assert plain.lr is not None
+    assert found.lr[1] > plain.lr[1]
+    # The mean over them, not the likeliest alone.
+    assert found.lr[0] != plain.lr[0]
+    assert abs(found.lr[0] - plain.lr[0]) < 3 * found.lr[1]
+
+
 def test_of_a_client_that_is_not_linear_the_means_are_read_alone() -> None:
     evidence, _ = _case(0)
     closed = replace(evidence, linear=False)

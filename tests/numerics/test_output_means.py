@@ -15,7 +15,6 @@ from rlu_cli.numerics.output_means import (
     class_gradient_sums,
     class_means,
     embedding_sums,
-    probabilities,
     tilted,
 )
 from rlu_cli.types import Outputs
@@ -43,7 +42,7 @@ def _of_class(label: int) -> list[int]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_probabilities_are_softmax_in_float64(dtype: torch.dtype) -> None:
     outputs = _outputs(dtype=dtype)
-    found = probabilities(outputs)
+    found = outputs.probabilities
     assert found.dtype == torch.float64
     for row, logits in zip(found.tolist(), outputs.logits.tolist(), strict=True):
         assert row == pytest.approx(_softmax(logits))
