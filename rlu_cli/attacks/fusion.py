@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import product
 
 import torch
@@ -57,7 +57,7 @@ _USUAL_BATCH = 64  # where |B| is not known: it sets the noise, not the answer
 
 @dataclass(frozen=True)
 class Assumed:
-    """What is assumed of the client beyond its labels; the most likely is taken.
+    """What is assumed of the client beyond its labels.
 
     tilt   β: its images are like auxiliary ones weighted by p_y^β, for they were trained on
     slack  standard deviation of the path's place on the line, as a part of the whole line
@@ -65,11 +65,6 @@ class Assumed:
 
     tilt: float = 0.0
     slack: float = 0.0
-
-    @property
-    def extras(self) -> int:
-        """How many of them differ from the plain case."""
-        return (self.tilt > 0) + (self.slack > 0)
 
 
 @dataclass(frozen=True)
@@ -101,9 +96,9 @@ def fusion(evidence: Evidence) -> Recovery:
 
     On a trained model the client's images, which were trained on, have smaller errors and lie
     further apart than the server's. With BatchNorm means that is a weighting p_y^β of the auxiliary
-    images, β the most likely; without them the update's rows are known up to a positive factor,
-    which is found as well. A rate that nobody told is such a factor too. Of a client that is not
-    linear in its gradients the BatchNorm means are read alone.
+    images, and the answer the mean over β by likelihood; without them the update's rows are known
+    up to a positive factor, which is found as well. A rate that nobody told is such a factor too.
+    Of a client that is not linear in its gradients the BatchNorm means are read alone.
 
     Of a trained model the mean of all shares that the error allows is reported, of an untrained one
     with BatchNorm the middle of this answer and that of `path`.
@@ -114,7 +109,7 @@ def fusion(evidence: Evidence) -> Recovery:
         return shared(evidence, torch.zeros(evidence.classes), notes=line.notes)
     if not line.means and not (directions.shape[1] and learned_something(evidence)):
         return replace(path(evidence), notes=line.notes)
-    settled, line = _looked_again(evidence, line, _most_likely(evidence, line, directions))
+    settled, line = _looked_again(evidence, line, _expected(evidence, line, directions))
     fused, misfit = settled.fused, settled.misfit
     if misfit.get(_WEIGHTS, 0.0) > _LOST:
         return replace(path(evidence), notes=(*line.notes, _DROPPED))
@@ -161,7 +156,7 @@ def _looked_again(evidence: Evidence, line: Line, settled: Settled) -> tuple[Set
         if seen is None:
             break
         seen = replace(_in_double(seen), notes=(_ANOTHER_KIND,))
-        other = _most_likely(evidence, seen, _directions(evidence, seen))
+        other = _expected(evidence, seen, _directions(evidence, seen))
         if other.fused.surprise >= settled.fused.surprise:
             break
         # The first look was at other statistics: how far it was off tells nothing of this one.
@@ -227,12 +222,12 @@ def _directions(evidence: Evidence, line: Line) -> Tensor:
     return axes[: max(count, 0)].T
 
 
-def _most_likely(evidence: Evidence, line: Line, directions: Tensor) -> Settled:
-    """The settled answer under the likeliest of `_assumptions`, its error with what they disagree.
+def _expected(evidence: Evidence, line: Line, directions: Tensor) -> Settled:
+    """The mean answer over `_assumptions` by their likelihood, its error with what they disagree.
 
-    By Schwarz's criterion: whatever is assumed beyond the plain case must be worth log D, for D
-    rows. BatchNorm means that fit worse than their noise allows make all differences smaller, by
-    their misfit (quasi-likelihood).
+    Slack makes the bias say less, and must be worth log D for D rows (Schwarz's criterion).
+    BatchNorm means that fit worse than their noise allows make all differences smaller, by their
+    misfit (quasi-likelihood).
     """
     plain = _settle(evidence, line, directions, Assumed())
     if evidence.tilt and not line.means:
@@ -245,22 +240,15 @@ def _most_likely(evidence: Evidence, line: Line, directions: Tensor) -> Settled:
         return _halfway(evidence, line, plain)
     settled = [plain, *others]
     price = math.log(evidence.classes + sum(len(mean.mean) for mean in line.means))
-    best = min(settled, key=lambda s: s.fused.surprise + price * s.assumed.extras)
-    if best is not plain:
-        best = _settle(evidence, line, directions, best.assumed, near=best)
+    paid = [price * (one.assumed.slack > 0) for one in settled]
+    costs = [one.fused.surprise + extra for one, extra in zip(settled, paid, strict=True)]
+    best = settled[costs.index(min(costs))]
     dispersion = max(1.0, _worst(line, best))
-    if not evidence.rated:  # what is assumed and the rate are found by the same rows
-        likely = [s.fused.surprise / dispersion for s in settled]
-        return _mean(settled, _likelihoods(likely), best)
-    costs = [s.fused.surprise / dispersion + price * s.assumed.extras for s in settled]
-    apart = torch.stack([s.fused.shares for s in settled]) - best.fused.shares
-    covariance = best.fused.covariance + (apart * _likelihoods(costs)[:, None]).T @ apart
-    return replace(best, fused=replace(best.fused, covariance=covariance))
-
-
-def _likelihoods(costs: Sequence[float]) -> Tensor:
-    """Relative likelihoods, summing to 1, of what has these -2 log-likelihoods."""
-    return torch.softmax(-torch.tensor(costs, dtype=torch.float64) / 2, 0)
+    costs = [
+        one.fused.surprise / dispersion + extra for one, extra in zip(settled, paid, strict=True)
+    ]
+    likelihoods = torch.softmax(-torch.tensor(costs, dtype=torch.float64) / 2, 0)
+    return _mean(settled, likelihoods, best)
 
 
 def _averaged(evidence: Evidence, line: Line, directions: Tensor, plain: Settled) -> Settled:
@@ -277,24 +265,27 @@ def _averaged(evidence: Evidence, line: Line, directions: Tensor, plain: Settled
 
 
 def _mean(settled: Sequence[Settled], weights: Tensor, named: Settled) -> Settled:
-    """The mean answer, its error with the spread; the rest as `named` has it.
+    """The mean answer and what it assumes, its error with the spread; the rest as `named` has it.
 
     weights  of the answers, summing to 1
     """
     fused = [one.fused for one in settled]
 
-    def mean(values: Tensor) -> Tensor:
-        total: Tensor = torch.tensordot(weights, values, 1)
+    def mean(values: Sequence[Tensor]) -> Tensor:
+        total: Tensor = torch.tensordot(weights, torch.stack(list(values)), 1)
         return total
 
     shares, unbounded, covariance, common = (
-        mean(torch.stack([getattr(one, name) for one in fused]))
+        mean([getattr(one, name) for one in fused])
         for name in ("shares", "unbounded", "covariance", "common")
     )
     apart = torch.stack([one.shares for one in fused]) - shares
     factors = torch.tensor([one.factor or (0.0, 0.0) for one in fused], dtype=torch.float64)
-    factor = float(mean(factors[:, 0]))
-    error = float(mean(factors[:, 1] ** 2 + (factors[:, 0] - factor) ** 2).sqrt())
+    factor = float(weights @ factors[:, 0])
+    error = float(weights @ (factors[:, 1] ** 2 + (factors[:, 0] - factor) ** 2)) ** 0.5
+    tilt, slack = mean(
+        [torch.tensor(astuple(one.assumed), dtype=torch.float64) for one in settled]
+    ).tolist()
     answer = replace(
         named.fused,
         shares=shares,
@@ -303,7 +294,8 @@ def _mean(settled: Sequence[Settled], weights: Tensor, named: Settled) -> Settle
         common=common,
         factor=(factor, error) if named.fused.factor else None,
     )
-    return replace(named, fused=answer)
+    points = mean([one.points for one in settled])
+    return Settled(Assumed(tilt, slack), answer, points, named.names)
 
 
 def _halfway(evidence: Evidence, line: Line, settled: Settled) -> Settled:

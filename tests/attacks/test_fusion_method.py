@@ -228,7 +228,7 @@ def test_without_means_the_answer_goes_towards_what_is_told() -> None:
     near, far = (one.shares - plain.shares for one in (some, much))
     assert 0 < float(near.norm()) < float(far.norm())
     assert float(near @ far) > 0.8 * float(near.norm() * far.norm())
-    assert (some.diagnostics["tilt"], much.diagnostics["tilt"]) == (0.1, 0.2)
+    assert (some.diagnostics["tilt"], much.diagnostics["tilt"]) == pytest.approx((0.1, 0.2))
 
 
 @pytest.mark.parametrize(
