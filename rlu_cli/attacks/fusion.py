@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from itertools import product
 
 import torch
@@ -23,23 +23,20 @@ from torch import Tensor
 
 from rlu_cli.attacks.answer import shared
 from rlu_cli.attacks.method import LINE, Method, learned_something
-from rlu_cli.attacks.path import along, confidence_along, line_of, path, progress
-from rlu_cli.numerics.fusion import Fused, Sampling, Witness, fuse
-from rlu_cli.numerics.output_means import class_means, tilted
+from rlu_cli.attacks.path import along, confidence_along, line_of, path
+from rlu_cli.attacks.settle import BIAS, WEIGHTS, Assumed, Settled, settle
+from rlu_cli.attacks.witnesses import directions_of
+from rlu_cli.numerics.fusion import Fused
 from rlu_cli.numerics.posterior import posterior_mean
 from rlu_cli.numerics.progress import even_weights
 from rlu_cli.numerics.simplex import coefficients, mixture
-from rlu_cli.types import BatchMean, Evidence, Line, Recovery
+from rlu_cli.types import Evidence, Line, Recovery
 
-_ROUNDS = 8  # of shares, noise and progress in turn
-_ROUNDS_MORE = 2  # from a settled answer to that under another assumption
 _TILTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2)
 _SLACKS = (0.0, 0.1, 0.3)
 _COARSE = 4  # where there are many rows, only every fourth tilt is tried
 _MANY = 1_000
 _PARTS = 4  # of the exponent that a training accuracy makes, where one is told
-_WEIGHTS = "weights"
-_WIDEST = 1e6  # factor on a covariance, so that numbers stay numbers
 _LOST = 10.0  # misfit from which on a witness says nothing of how far another is off
 _LOOKS_MORE = 2  # at images of another kind, each from the last answer
 _ANOTHER_KIND = (
@@ -51,39 +48,6 @@ _DROPPED = (
     "the weights' update does not fit what the images predict, as when the embedding moves fast: "
     "the answer is that of the bias along the path"
 )
-_ROWS = 600  # of the weights' update, whatever the number of classes
-_USUAL_BATCH = 64  # where |B| is not known: it sets the noise, not the answer
-
-
-@dataclass(frozen=True)
-class Assumed:
-    """What is assumed of the client beyond its labels.
-
-    tilt   β: its images are like auxiliary ones weighted by p_y^β, for they were trained on
-    slack  standard deviation of the path's place on the line, as a part of the whole line
-    """
-
-    tilt: float = 0.0
-    slack: float = 0.0
-
-
-@dataclass(frozen=True)
-class Settled:
-    """Shares, noise and progress that agree under what was assumed.
-
-    points  (S,) how much each point of the line counts
-    names   of the witnesses
-    """
-
-    assumed: Assumed
-    fused: Fused
-    points: Tensor
-    names: tuple[str, ...]
-
-    @property
-    def misfit(self) -> dict[str, float]:
-        """Of every witness by its name."""
-        return dict(zip(self.names, self.fused.misfit, strict=True))
 
 
 def fusion(evidence: Evidence) -> Recovery:
@@ -104,18 +68,18 @@ def fusion(evidence: Evidence) -> Recovery:
     with BatchNorm the middle of this answer and that of `path`.
     """
     line = _in_double(line_of(evidence))
-    directions = _directions(evidence, line)
+    directions = directions_of(evidence, line)
     if not line.means and not evidence.linear:  # nothing is left to read
         return shared(evidence, torch.zeros(evidence.classes), notes=line.notes)
     if not line.means and not (directions.shape[1] and learned_something(evidence)):
         return replace(path(evidence), notes=line.notes)
     settled, line = _looked_again(evidence, line, _expected(evidence, line, directions))
     fused, misfit = settled.fused, settled.misfit
-    if misfit.get(_WEIGHTS, 0.0) > _LOST:
+    if misfit.get(WEIGHTS, 0.0) > _LOST:
         return replace(path(evidence), notes=(*line.notes, _DROPPED))
     # Without BatchNorm means the bias shares the weights' errors, but has no rows to spare that
     # would show them; beside the means its own misfit shows how far the two disagree.
-    judge = "bias" if line.means and learned_something(evidence) else _WEIGHTS
+    judge = BIAS if line.means and learned_something(evidence) else WEIGHTS
     widening = max(1.0, misfit.get(judge, 1.0))
     covariance = fused.covariance * widening
     shares = _to_expect(evidence, fused, covariance)
@@ -156,7 +120,7 @@ def _looked_again(evidence: Evidence, line: Line, settled: Settled) -> tuple[Set
         if seen is None:
             break
         seen = replace(_in_double(seen), notes=(_ANOTHER_KIND,))
-        other = _expected(evidence, seen, _directions(evidence, seen))
+        other = _expected(evidence, seen, directions_of(evidence, seen))
         if other.fused.surprise >= settled.fused.surprise:
             break
         # The first look was at other statistics: how far it was off tells nothing of this one.
@@ -207,21 +171,6 @@ def _rate(fused: Fused, widening: float) -> tuple[float, float] | None:
     return 1 / inverse, error * widening**0.5 / inverse**2
 
 
-def _directions(evidence: Evidence, line: Line) -> Tensor:
-    """Directions (L, r) of the embedding in which the classes differ most, as rows allow.
-
-    N (r + 1) rows are read from the update. BatchNorm means tell more than the weights, whose
-    errors are the bias's own; a client that is not linear has none.
-    """
-    mean = torch.stack([seen.embeddings.double().cpu() for seen in line.outputs]).mean(0)
-    classes = evidence.classes
-    wanted = evidence.linear and not line.means
-    count = min(classes, mean.shape[1], _ROWS // classes - 1) if wanted else 0
-    centres = class_means(mean, line.outputs[0].labels, classes)
-    axes: Tensor = torch.linalg.svd(centres, full_matrices=False)[2]
-    return axes[: max(count, 0)].T
-
-
 def _expected(evidence: Evidence, line: Line, directions: Tensor) -> Settled:
     """The mean answer over `_assumptions` by their likelihood, its error with what they disagree.
 
@@ -229,11 +178,11 @@ def _expected(evidence: Evidence, line: Line, directions: Tensor) -> Settled:
     BatchNorm means that fit worse than their noise allows make all differences smaller, by their
     misfit (quasi-likelihood).
     """
-    plain = _settle(evidence, line, directions, Assumed())
+    plain = settle(evidence, line, directions, Assumed())
     if evidence.tilt and not line.means:
         return _averaged(evidence, line, directions, plain)
     others = [
-        _settle(evidence, line, directions, assumed, near=plain)
+        settle(evidence, line, directions, assumed, near=plain)
         for assumed in _assumptions(evidence, line, plain)
     ]
     if not others:
@@ -259,7 +208,7 @@ def _averaged(evidence: Evidence, line: Line, directions: Tensor, plain: Settled
     """
     assert evidence.tilt is not None
     tilts = [evidence.tilt * part / _PARTS for part in range(1, _PARTS + 1)]
-    settled = [plain, *(_settle(evidence, line, directions, Assumed(t)) for t in tilts)]
+    settled = [plain, *(settle(evidence, line, directions, Assumed(t)) for t in tilts)]
     even = torch.full((len(settled),), 1 / len(settled), dtype=torch.float64)
     return _mean(settled, even, settled[len(settled) // 2])
 
@@ -338,137 +287,6 @@ def _assumptions(evidence: Evidence, line: Line, plain: Settled) -> Iterator[Ass
     fits = _worst(line, plain) <= _LOST
     slacks = _SLACKS if fits and len(line.points) > 1 else _SLACKS[:1]
     yield from (Assumed(*pair) for pair in product(tilts, slacks) if any(pair))
-
-
-def _settle(
-    evidence: Evidence,
-    line: Line,
-    directions: Tensor,
-    assumed: Assumed,
-    near: Settled | None = None,
-) -> Settled:
-    """Shares, their noise and the progress along the line, each from the last of the others.
-
-    near  a settled answer to start from, which takes fewer rounds
-    """
-    labels = line.outputs[0].labels.cpu()
-    importance = tilted(line.outputs[0], assumed.tilt)
-    confidence = confidence_along(line, importance)
-    shares, points = (near.fused.shares, near.points) if near else _start(evidence, line)
-    names = ["bias"] * evidence.linear + [_WEIGHTS] * bool(directions.shape[1])
-    names += [mean.layer for mean in line.means]
-    scales = _widened(names, near.fused.misfit) if near else [1.0] * len(names)
-    fused: Fused | None = None
-    for _ in range(_ROUNDS_MORE if near else _ROUNDS):
-        witnesses = _update(evidence, line, points, directions) if evidence.linear else []
-        if assumed.slack:
-            witnesses[0] = _slack(witnesses[0], line, assumed.slack * shares, importance)
-        witnesses += [_batch_mean(mean, points, labels, shares, importance) for mean in line.means]
-        scaled = [replace(w, scale=scale) for w, scale in zip(witnesses, scales, strict=True)]
-        fused = fuse(scaled, labels, shares, _sampling(evidence), importance)
-        shares = fused.shares
-        scales = _widened(names, fused.misfit)
-        if evidence.linear:
-            points = progress(evidence, line, shares, confidence)
-    assert fused is not None
-    return Settled(assumed, fused, points, tuple(names))
-
-
-def _widened(names: Sequence[str], misfit: Sequence[float]) -> list[float]:
-    """The factor on the covariance of each witness, by its last misfit.
-
-    The bias is the anchor: its N rows for N unknowns leave no misfit to judge it by.
-    """
-    return [
-        1.0 if name == "bias" else min(max(1.0, found), _WIDEST)
-        for name, found in zip(names, misfit, strict=True)
-    ]
-
-
-def _slack(bias: Witness, line: Line, amounts: Tensor, importance: Tensor) -> Witness:
-    """The bias as far as the path is known: its steps may lie earlier or later on the line.
-
-    amounts  (N,) shares times the standard deviation of the place
-    """
-    first, last = (line.outputs[at].probabilities for at in (0, -1))
-    change = class_means(first - last, line.outputs[0].labels, len(amounts), importance)
-    return replace(bias, drift=(amounts @ change)[:, None])
-
-
-def _start(evidence: Evidence, line: Line) -> tuple[Tensor, Tensor]:
-    """First shares and weights of the points: from the bias update, where it can be read."""
-    if evidence.linear and evidence.rated:
-        found = along(evidence, line)
-        return found.solution.shares, found.points
-    even = torch.full((evidence.classes,), 1 / evidence.classes, dtype=torch.float64)
-    return even, even_weights(line.points, evidence.steps)
-
-
-def _update(evidence: Evidence, line: Line, points: Tensor, directions: Tensor) -> list[Witness]:
-    """u and e_y - p; the update of the weights along V and (e_y - p) eᵀV, where there is a V."""
-    gradient, count = evidence.gradient, directions.shape[1]
-    assert gradient.bias is not None
-    errors, turned = _errors(evidence, line, points, directions)
-    witnesses = [_of_update(evidence, line, -gradient.bias, errors)]
-    if count:
-        observed = -(gradient.weight @ directions).flatten()
-        witnesses.append(_of_update(evidence, line, observed, turned))
-    return witnesses
-
-
-def _errors(
-    evidence: Evidence, line: Line, points: Tensor, directions: Tensor
-) -> tuple[Tensor, Tensor]:
-    """e_y - p (A, N) and (e_y - p) eᵀV (A, N r), averaged over the points of the line.
-
-    With label smoothing e_y is smoothed too.
-    """
-    labels = line.outputs[0].labels.cpu()
-    hot = torch.nn.functional.one_hot(labels, evidence.classes).double()
-    hot = hot * (1 - evidence.smoothing) + evidence.smoothing / evidence.classes
-    errors = hot - _averaged_over(points, [seen.probabilities for seen in line.outputs])
-    turned = torch.zeros(len(hot), hot.shape[1] * directions.shape[1], dtype=torch.float64)
-    for weight, seen in zip(points, line.outputs, strict=True) if directions.shape[1] else ():
-        along = seen.embeddings.double().cpu() @ directions  # (A, r)
-        error = hot - seen.probabilities
-        turned.add_((error[:, :, None] * along[:, None, :]).flatten(1), alpha=float(weight))
-    return errors, turned
-
-
-def _averaged_over(points: Tensor, seen: Sequence[Tensor]) -> Tensor:
-    """Σ_s w_s of what was seen at each point of the line; the weights sum to 1."""
-    total = torch.zeros_like(seen[0])
-    for weight, rows in zip(points, seen, strict=True):
-        total.add_(rows, alpha=float(weight))
-    return total
-
-
-def _of_update(evidence: Evidence, line: Line, observed: Tensor, figures: Tensor) -> Witness:
-    """Rows of the update: the steps count as ρ says.
-
-    On a trained model the scale is free: the client's images were trained on, and their errors are
-    smaller than the server's. Under recovered batch statistics little of that is left, and the
-    BatchNorm means hold the scale.
-    """
-    rho = evidence.weights[-1].double().cpu()
-    nothing = torch.zeros(len(observed), dtype=torch.float64)
-    free = not evidence.rated or (not line.means and learned_something(evidence))
-    return Witness(observed, figures, rho / rho.sum(), nothing, nothing[:, None], free=free)
-
-
-def _batch_mean(
-    mean: BatchMean, points: Tensor, labels: Tensor, shares: Tensor, importance: Tensor
-) -> Witness:
-    """The recovered mean input of one layer; it may be off by its own drift over the round."""
-    figures = _averaged_over(points, mean.inputs)
-    change = mean.inputs[-1] - mean.inputs[0]
-    drift = shares @ class_means(change, labels, len(shares), importance)
-    return Witness(mean.mean, figures, mean.weights, mean.rounding**2, drift[:, None])
-
-
-def _sampling(evidence: Evidence) -> Sampling:
-    sizes = evidence.batch_sizes or (_USUAL_BATCH,) * evidence.steps
-    return Sampling(sum(sizes) / len(sizes), sum(sizes) / evidence.passes)
 
 
 METHOD = Method(
