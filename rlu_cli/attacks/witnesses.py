@@ -23,13 +23,14 @@ def directions_of(evidence: Evidence, line: Line) -> Tensor:
     N (r + 1) rows are read from the update. BatchNorm means tell more than the weights, whose
     errors are the bias's own; a client that is not linear has none.
     """
+    classes, width = evidence.classes, line.outputs[0].embeddings.shape[1]
+    count = min(classes, width, _ROWS // classes - 1)
+    if line.means or not evidence.linear or count < 1:
+        return torch.zeros(width, 0, dtype=torch.float64)
     mean = torch.stack([seen.embeddings.double().cpu() for seen in line.outputs]).mean(0)
-    classes = evidence.classes
-    wanted = evidence.linear and not line.means
-    count = min(classes, mean.shape[1], _ROWS // classes - 1) if wanted else 0
     centres = class_means(mean, line.outputs[0].labels, classes)
     axes: Tensor = torch.linalg.svd(centres, full_matrices=False)[2]
-    return axes[: max(count, 0)].T
+    return axes[:count].T
 
 
 def of_update(evidence: Evidence, line: Line, points: Tensor, directions: Tensor) -> list[Witness]:
