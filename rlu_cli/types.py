@@ -7,13 +7,16 @@ K labels in all. `S[n, j]` reads: row n is the true class, column j the class pr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
+
+T = TypeVar("T")
+ProgressCallback = Callable[[str], None]  # called with a sentence on what is going on
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,10 @@ class Auxiliary:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one model makes of the auxiliary images.
+    """One model's outputs on the auxiliary images.
 
-    embeddings  (A, L) input of the output layer; of noise, which stands for every class in turn,
-                the rows of one class
+    embeddings  (A, L) input of the output layer; for noise images, which stand for every class in
+                turn, the rows of one class
     logits      (A, N)
     labels      (A,)
     """
@@ -114,19 +117,20 @@ class Outputs:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Softmax of every image's logits, (A, N) float64, on the CPU; kept for the next reader."""
+        """Softmax of every image's logits, (A, N) float64, on the CPU; computed once."""
         return self.logits.double().cpu().softmax(1)
 
 
 @dataclass(frozen=True)
 class BatchMean:
-    """What one BatchNorm layer's buffers tell of the client's batches, and the images' own inputs.
+    """The mean input of one BatchNorm layer over the client's batches, from its running mean.
 
     layer     name of the module
     mean      (C,) Σ_i weights[i] × mean input of batch i, from the running means of both files
     weights   (m',) of the layer's m' passes, summing to 1
-    rounding  (C,) standard deviation of what the files' precision leaves of `mean` uncertain
-    inputs    at each point of the line (A, C): mean over space of the layer's input for each image
+    rounding  (C,) standard deviation of the rounding error of `mean`
+    inputs    at each interpolation point (A, C): spatial mean of the layer's input for each
+              auxiliary image
     """
 
     layer: str
@@ -137,13 +141,13 @@ class BatchMean:
 
 
 @dataclass(frozen=True)
-class Line:
-    """The images seen from points θ_g + s (θ_c - θ_g) of the straight line through the round.
+class Interpolation:
+    """Outputs on the auxiliary images at points θ_g + s (θ_c - θ_g) between the two checkpoints.
 
     points   s from 0 to 1, increasing; 0 alone for a single step
-    outputs  one Outputs a point, their rows alike
-    means    the last BatchNorm layers whose buffers tell of the client's batches, input to output;
-             the outputs are then those under the client's own batch statistics
+    outputs  one Outputs per point, with the images in the same order
+    means    the last BatchNorm layers whose buffers moved, input to output; where there are any,
+             the outputs were computed under the client's own batch statistics
     notes    why there are none, in sentences
     """
 
@@ -154,13 +158,13 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Ensemble:
-    """Virtual clients with known labels, and what they and the client under study handed in.
+class VirtualPopulation:
+    """Virtual clients with known labels, and the statistics of their updates and of the client's.
 
-    shares     (R, N) of the virtual clients' labels
-    rows       (R, D) figures of what each handed in, in any units
-    observed   (D,)   the same of the client under study
-    closeness  (R,)   how much each counts: those drawn near a first estimate count more
+    shares     (R, N) label shares of the virtual clients
+    rows       (R, D) statistics of each virtual client's update, in any units
+    observed   (D,)   the same statistics of the client under study
+    closeness  (R,)   weight of each virtual client; those drawn near a first estimate weigh more
     """
 
     shares: Tensor
@@ -170,13 +174,13 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
-class Drift:
-    """The part of every state of a round that no gradient of it made.
+class GradientFreeOffset:
+    """The part of every state of a round that would be there with all gradients zero.
 
-    Decay, a scheme's memory and an old momentum buffer move a client along a few fixed directions,
-    so that m + 1 states need only as many numbers each.
+    Weight decay, a scheme's memory and an old momentum buffer move the client along a few fixed
+    directions, so each of the m + 1 states is a linear combination of them.
 
-    coefficients  (m + 1, k): drift[τ] = Σ_i coefficients[τ, i] · directions[i]
+    coefficients  (m + 1, k): offset[τ] = Σ_i coefficients[τ, i] · directions[i]
     directions    k Heads
     """
 
@@ -184,7 +188,7 @@ class Drift:
     directions: tuple[Head, ...]
 
     def __getitem__(self, state: int) -> Head:
-        """θ_global - θ^τ as it would be with gradients of zero; the last is Table 1's h."""
+        """θ_global - θ^τ with all gradients zero; the last one is h of Table 1."""
         parts = zip(self.coefficients[state].tolist(), self.directions, strict=True)
         scaled: list[Head] = [direction * factor for factor, direction in parts]
         total, *rest = scaled
@@ -194,37 +198,43 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class Observation(Generic[T]):
+    """Key of something that only some methods look at, and that is computed on request.
+
+    name     as `rlu methods` lists it
+    summary  what is observed, in a few words
+    trains   whether virtual clients are trained for it
+    """
+
+    name: str
+    summary: str
+    trains: bool = False
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that an attack may look at: schemes act before it, attacks after it.
 
     update       Head, θ_client - θ_global of the output layer; `bias` is never None here
-    weights      (m + 1, m): row τ gives θ^τ - θ_global = -lr Σ_i weights[τ, i] ∇^i - drift[τ];
+    weights      (m + 1, m): row τ gives θ^τ - θ_global = -lr Σ_i weights[τ, i] ∇^i - offset[τ];
                  the last row is the ρ of the final update
-    drift        the part of each state that no gradient of this round made; None for none
+    offset       the gradient-free part of each state; None for none
     batch_sizes  (m,) samples in each step's batch; None when |B| is not known
-    lr           learning rate η of the round; 1 where nobody knows it
+    lr           learning rate η of the round; 1 where it is not known
     before       Outputs of the global model
     after        Outputs of the client's model
     biased       whether the layer has a bias of its own (else Δb was derived from ΔW)
     origin       Head of the global model itself
     smoothing    ε of label smoothing: a label counts 1 - ε, and ε/N for every class
     passes       full passes over the same samples, each with the same labels; 1 where unknown
-    rated        whether the learning rate is known
+    lr_known     whether the learning rate is known
     linear       whether the update is linear in the round's gradients, as `weights` has it
-    tilt         on request, β such that auxiliary images weighted by p_y^β look as well learned as
-                 the global model's training images; None where nobody said how well those are
-    dummies      on request, both models' Outputs for dummy images, their labels telling the kind:
-                 0 black, 1 white, 2 random
-    line         on request, the images seen from points between both models
-    again        beside `line`, the same under the images' own batch statistics for given shares
-                 (N,) of the labels; None where the model cannot be run so
-    virtual      on request, (N, N): row c is Δb + h of a virtual client that holds class c alone
-    ensemble     on request, virtual clients with mixed labels
+    observed     what was computed on request, by its key
     """
 
     update: Head
     weights: Tensor
-    drift: Drift | None
+    offset: GradientFreeOffset | None
     batch_sizes: tuple[int, ...] | None
     lr: float
     before: Outputs
@@ -233,14 +243,18 @@ class Evidence:
     biased: bool = True
     smoothing: float = 0.0
     passes: int = 1
-    rated: bool = True
+    lr_known: bool = True
     linear: bool = True
-    tilt: float | None = None
-    dummies: tuple[Outputs, Outputs] | None = None
-    line: Line | None = None
-    again: Callable[[Tensor], Line | None] | None = None
-    virtual: Tensor | None = None
-    ensemble: Ensemble | None = None
+    observed: Mapping[Observation[Any], Any] = field(default_factory=dict)
+
+    def __getitem__(self, observation: Observation[T]) -> T:
+        """What was observed. A method lists what it needs, so that it is there."""
+        found: T = self.observed[observation]
+        return found
+
+    def with_observed(self, observation: Observation[T], value: T) -> Evidence:
+        """The evidence with one more observation, or another value of it."""
+        return replace(self, observed={**self.observed, observation: value})
 
     @property
     def steps(self) -> int:
@@ -258,7 +272,7 @@ class Evidence:
     @property
     def learned(self) -> Head:
         """Δθ + h: the part of the update that the round's gradients made."""
-        return self.update if self.drift is None else self.update + self.drift[-1]
+        return self.update if self.offset is None else self.update + self.offset[-1]
 
     @property
     def gradient(self) -> Head:
@@ -267,32 +281,32 @@ class Evidence:
         weight (N, L) and bias (N,), on the CPU; a present class pulls its entries below zero.
         """
         learned, scale = self.learned, -1 / (self.lr * float(self.weights[-1].sum()))
-        assert learned.bias is not None, "observe() derives the bias of a layer that has none"
+        assert learned.bias is not None, "a layer without a bias has one derived"
         return Head(learned.weight.double().cpu(), learned.bias.double().cpu()) * scale
 
     @property
     def signal(self) -> Tensor:
         """u = (Δb + h) / (lr Σ_τ ρ^τ): the bias update per step, scheme removed, (N,)."""
         bias = self.learned.bias
-        assert bias is not None, "observe() derives the bias of a layer that has none"
+        assert bias is not None, "a layer without a bias has one derived"
         return bias / (self.lr * float(self.weights[-1].sum()))
 
 
 class Status(Enum):
     """How an estimate ended; the value is the sentence a user reads."""
 
-    SETTLED = "settled: no further move brings the simulated round closer to the observed one"
-    SOLVED = "solved: the least-squares problem has its optimum"
-    COMPUTED = "computed: a formula, with nothing to settle"
-    STOPPED = "stopped at the number of iterations asked for, as the paper's search does"
-    UNSETTLED = "not settled: the search was still improving when its iterations ran out"
-    UNSOLVED = "not solved: the least-squares solver gave up"
-    UNTOLD = "not told: the update singles out no class, so the labels are spread evenly"
-    UNINFORMED = "no better than an even guess: the error is as large as that of knowing nothing"
+    SETTLED = "search converged: no further move brings the simulated round closer to the update"
+    SOLVED = "solver converged (which does not mean that the counts are right)"
+    COMPUTED = "computed in closed form"
+    STOPPED = "stopped at the requested number of iterations, as the paper's search does"
+    UNSETTLED = "search did not converge: it was still improving when its iterations ran out"
+    UNSOLVED = "solver failed: the least-squares problem was not solved"
+    UNDETERMINED = "undetermined: the update singles out no class; labels are spread uniformly"
+    UNINFORMATIVE = "no better than a uniform guess: the error is as large as without any evidence"
 
     @property
     def ok(self) -> bool:
-        failed = (Status.UNSETTLED, Status.UNSOLVED, Status.UNTOLD, Status.UNINFORMED)
+        failed = (Status.UNSETTLED, Status.UNSOLVED, Status.UNDETERMINED, Status.UNINFORMATIVE)
         return self not in failed
 
 
@@ -300,19 +314,18 @@ class Status(Enum):
 class Recovery:
     """What an attack found.
 
-    shares       (N,) float64, ≥ 0, summing to 1
-    counts       (N,) int64, ≥ 0, summing to K; None when K is not known
-    status       how the estimate ended
-    diagnostics  figures by name, all JSON values
-    present      (N,) bool: the classes found, of a method that gives a set; None where the counts
-                 say it
-    notes        what a reader should know of this answer, in sentences
-    unbounded    (N,) shares before any was kept from falling below 0, where the method knows them:
-                 those of several rounds can be averaged, the bounded ones are too large for absent
-                 classes
-    covariance   (N, N) of the shares' error, where the method knows it
-    common       (N, N) the part of it that other rounds seen with the same images share
-    lr           learning rate found, and its standard deviation, where nobody told it
+    shares             (N,) float64, ≥ 0, summing to 1
+    counts             (N,) int64, ≥ 0, summing to K; None when K is not known
+    status             how the estimate ended
+    diagnostics        figures by name, all JSON values
+    present            (N,) bool: the classes found, for a method that gives a set; None where the
+                       counts say it
+    notes              what a reader should know about this answer, in sentences
+    unconstrained      (N,) shares before the constraint z ≥ 0, where the method has them: only
+                       these can be averaged over rounds without bias
+    covariance         (N, N) of the shares' error, where the method knows it
+    shared_covariance  (N, N) the part of it that every round seen with the same images shares
+    lr                 learning rate estimated, and its standard deviation, where none was given
     """
 
     shares: Tensor
@@ -321,7 +334,7 @@ class Recovery:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     present: Tensor | None = None
     notes: tuple[str, ...] = ()
-    unbounded: Tensor | None = None
+    unconstrained: Tensor | None = None
     covariance: Tensor | None = None
-    common: Tensor | None = None
+    shared_covariance: Tensor | None = None
     lr: tuple[float, float] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,40 +13,27 @@ import rlu_cli
 
 ROOT = Path(rlu_cli.__file__).parent
 
-# From the top down: a module imports from lower rows, and a package from itself. Modules in one row
-# never import one another; the row of the families (attacks, …) is why that rule is there.
-LAYERS = (
-    ("__main__",),
-    ("cli",),
-    ("commands",),
-    ("experiments", "reports"),
-    ("calibration", "rounds"),
-    ("pipeline", "simulator"),
-    ("diagnostics",),
-    ("cases",),
-    ("ensemble",),
-    ("side_by_side",),
-    ("gap", "line", "matching", "virtual"),
-    ("observe",),
-    ("auxiliary", "batch_statistics", "batches", "counters", "history", "training"),
-    ("steps",),
-    ("settings", "scoring", "truth"),
-    ("attacks", "schemes", "checkpoints", "models", "datasets"),
-    ("numerics", "normalisation", "hashing"),
-    ("types",),
-    ("errors",),
-)
+
+
+def _map() -> tuple[tuple[str, ...], ...]:
+    """Rows of the package map in `rlu_cli.__doc__`, from the top down.
+
+    A module imports from lower rows, and a package from itself. Modules in one row never import
+    one another; the row of the families (attacks, …) is why that rule is there.
+    """
+    rows = re.findall(r"^    (\S+(?: \S+)*?)  +\S.*$", rlu_cli.__doc__ or "", re.MULTILINE)
+    return tuple(tuple(row.split()) for row in rows)
+
+
+LAYERS = _map()
 FAMILIES = ("attacks", "schemes", "checkpoints", "models", "datasets")
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 
 SHOWS = {"__main__", "cli", "commands"}
-CHOOSES_DEVICE = {"observe", "commands"}
-TOUCHES_DISK = {"experiments", "checkpoints", "datasets", "models", "simulator", "commands"} | {
-    "cases",
-    "settings",
-    "truth",
-    "history",
-    "hashing",
+CHOOSES_DEVICE = {"evidence", "commands"}
+TOUCHES_DISK = {
+    *("experiments", "checkpoints", "datasets", "models", "simulator", "commands"),
+    *("case", "settings", "hashing", "ledger"),
     "cli",  # the null device, when a pipe has gone
 }
 LIGHT = ("cli", "errors", "commands")
@@ -92,9 +80,15 @@ def _own_imports(path: Path) -> Iterator[tuple[ast.AST, str]]:
 
 
 def test_every_module_has_a_place() -> None:
-    """A new module or package gets a row in LAYERS, at the height at which it is used."""
+    """A new file or folder gets a row in the map, at the height at which it is used."""
     found = {_part(path) for path in _modules()} - {""}
-    assert found == set(RANK)
+    listed = [name for row in LAYERS for name in row]
+    assert sorted(listed) == sorted(found)
+
+
+def test_every_folder_is_a_package_with_its_purpose() -> None:
+    folders = {path.parent for path in _modules()}
+    assert not [f.name for f in folders if ast.get_docstring(_tree(f / "__init__.py")) is None]
 
 
 def test_imports_run_down_only() -> None:
@@ -170,7 +164,7 @@ def test_nothing_imports_click() -> None:
             assert "click" not in {name.partition(".")[0] for name in _imported(node)}, path
 
 
-def test_only_observe_and_commands_choose_a_device() -> None:
+def test_only_evidence_and_commands_choose_a_device() -> None:
     choosing = {"torch.cuda.is_available", "torch.cuda.device_count", "torch.cuda.set_device"}
     wrong = [
         f"{_place(path, node)}: {call}"

@@ -20,18 +20,7 @@ from rlu_cli.attacks import (
     zlg,
 )
 from rlu_cli.attacks.auto import AUTO, Choice, method_for
-from rlu_cli.attacks.method import (
-    COUNTS,
-    DUMMIES,
-    ENSEMBLE,
-    LINE,
-    SET,
-    TRAINING,
-    VIRTUAL,
-    Method,
-    Options,
-    concerns,
-)
+from rlu_cli.attacks.method import COUNTS, SET, Attack, Method, concerns
 
 UNIFORM = "uniform"  # the floor below every other method
 ATTACKS: dict[str, Method] = {
@@ -61,16 +50,11 @@ __all__ = [
     "ATTACKS",
     "AUTO",
     "COUNTS",
-    "DUMMIES",
-    "ENSEMBLE",
-    "LINE",
     "SET",
-    "TRAINING",
     "UNIFORM",
-    "VIRTUAL",
+    "Attack",
     "Choice",
     "Method",
-    "Options",
     "concerns",
     "method_for",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlu_cli.attacks.observations import DUMMIES
 from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.types import Evidence, Outputs, Recovery, Status
 
@@ -26,8 +27,7 @@ def ends(evidence: Evidence) -> tuple[Outputs, ...]:
 
 def dummy_ends(evidence: Evidence) -> tuple[Outputs, ...]:
     """`ends` for dummy images."""
-    assert evidence.dummies is not None, "a method that needs dummy images says so"
-    return evidence.dummies[: 1 if evidence.steps == 1 else 2]
+    return evidence[DUMMIES][: 1 if evidence.steps == 1 else 2]
 
 
 def mean_of(tensors: list[Tensor]) -> Tensor:
@@ -75,7 +75,7 @@ def shared(
     even = torch.full_like(positive, 1 / len(positive))
     shares = positive / positive.sum() if told else even
     counts = round_to_total(shares, labels_to_give(evidence))
-    ended = status if told else Status.UNTOLD
+    ended = status if told else Status.UNDETERMINED
     return counted(evidence, counts, ended, shares=shares, notes=notes, **figures)
 
 
@@ -91,7 +91,7 @@ def present_only(
     total = labels_to_give(evidence)
     if not len(found):
         even = round_to_total(torch.full((len(present),), 1 / len(present)), total)
-        answer = counted(evidence, even, Status.UNTOLD, **figures)
+        answer = counted(evidence, even, Status.UNDETERMINED, **figures)
     else:
         pull = (-_bias(evidence)).clamp_min(0)[found]
         pull = pull / pull.sum() if float(pull.sum()) > 0 else torch.full_like(pull, 1 / len(found))

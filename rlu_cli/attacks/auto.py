@@ -27,7 +27,7 @@ def method_for(evidence: Evidence, *, buffers: bool, noise: bool) -> Choice:
     rules = (
         (noise, "rlu", "there are no labelled images for the other witnesses"),
         (
-            not evidence.linear and evidence.rated,
+            not evidence.linear and evidence.lr_known,
             "emulation",
             "the client's steps are not linear in its gradients, but virtual clients can take them",
         ),

@@ -29,7 +29,7 @@ def dimitrov(evidence: Evidence) -> Recovery:
 METHOD = Method(
     title="Dimitrov",
     paper="Dimitrov et al. 2022, arXiv 2206.12395",
-    build=lambda options: dimitrov,
+    attack=dimitrov,
     any_activation=False,
     trained=False,
     auxiliary=True,

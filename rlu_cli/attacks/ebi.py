@@ -25,6 +25,6 @@ def ebi(evidence: Evidence) -> Recovery:
 METHOD = Method(
     title="EBI",
     paper="Gat & Sharif 2024, AISec",
-    build=lambda options: ebi,
+    attack=ebi,
     several_steps=False,
 )

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from rlu_cli.attacks.answer import shared
-from rlu_cli.attacks.method import ENSEMBLE, Method
-from rlu_cli.numerics.emulator import Emulated, emulate
+from rlu_cli.attacks.method import Method
+from rlu_cli.attacks.observations import VIRTUAL_POPULATION
+from rlu_cli.numerics.emulator import EmulatorFit, emulate
 from rlu_cli.numerics.posterior import posterior_mean
-from rlu_cli.types import Ensemble, Evidence, Recovery
+from rlu_cli.types import Evidence, Recovery, VirtualPopulation
 
-_STRANGE = 10.0  # misfit from which on the client is like no virtual one
+_DOES_NOT_FIT = 10.0  # misfit from which on the client is like no virtual one
 _UNLIKE = (
     "the client's update is unlike that of any virtual client: it may have trained otherwise, or "
     "on images of another kind"
@@ -34,65 +35,66 @@ def emulation(evidence: Evidence) -> Recovery:
     There are fewer virtual clients than rows, so that the covariance counted from them is too
     small: the error is that of virtual clients near the client, each found from all the others.
     """
-    ensemble = evidence.ensemble
-    assert ensemble is not None, "a method that needs an ensemble says so"
-    found = _found(ensemble)
-    errors = torch.stack(left_out(ensemble)) - ensemble.shares[nearest(ensemble)]
+    population = evidence[VIRTUAL_POPULATION]
+    found = _found(population)
+    errors = torch.stack(left_out(population)) - population.shares[nearest(population)]
     covariance = _covariance(found, errors)
     answer = shared(
         evidence,
-        _to_expect(found),
+        _shares_to_report(found),
         found.status,
-        notes=(_UNLIKE,) if found.misfit > _STRANGE else (),
-        misfit={"virtual clients": found.misfit},
-        virtual_clients=len(ensemble.shares),
+        notes=(_UNLIKE,) if found.reduced_chi_square > _DOES_NOT_FIT else (),
+        reduced_chi_square={"virtual clients": found.reduced_chi_square},
+        misfit={"virtual clients": found.reduced_chi_square},  # its name up to schema 1.2
+        virtual_clients=len(population.shares),
         expected_iacc=1 - float(errors.abs().sum(1).mean()) / 2,
     )
-    return replace(answer, unbounded=found.unbounded, covariance=covariance)
+    return replace(answer, unconstrained=found.unconstrained, covariance=covariance)
 
 
-def _covariance(found: Emulated, errors: Tensor) -> Tensor:
+def _covariance(found: EmulatorFit, errors: Tensor) -> Tensor:
     """That of the left-out clients' errors, larger by the client's own misfit, for its images are
     others than theirs; what was counted from the rows weighs as much as one of them a class.
 
     errors  (R', N)
     """
     seen, classes = errors.shape
-    measured = errors.T @ errors * max(1.0, found.misfit)
+    measured = errors.T @ errors * max(1.0, found.reduced_chi_square)
     return (measured + classes * found.covariance) / (seen + classes)
 
 
-def _found(ensemble: Ensemble) -> Emulated:
-    return emulate(ensemble.shares, ensemble.rows, ensemble.observed, ensemble.closeness)
+def _found(population: VirtualPopulation) -> EmulatorFit:
+    return emulate(population.shares, population.rows, population.observed, population.closeness)
 
 
-def _to_expect(found: Emulated) -> Tensor:
+def _shares_to_report(found: EmulatorFit) -> Tensor:
     """The shares to report: the mean of all that the error allows."""
-    mean = posterior_mean(found.unbounded, found.covariance)
+    mean = posterior_mean(found.unconstrained, found.covariance)
     return found.shares if mean is None else mean
 
 
-def left_out(ensemble: Ensemble) -> list[Tensor]:
+def left_out(population: VirtualPopulation) -> list[Tensor]:
     """The shares (N,) of each virtual client that counts most, as found from all the others."""
     found = []
-    for index in torch.nonzero(nearest(ensemble))[:, 0].tolist():
-        others = torch.arange(len(ensemble.shares)) != index
-        rest = (ensemble.shares[others], ensemble.rows[others])
-        left = Ensemble(*rest, ensemble.rows[index], ensemble.closeness[others])
-        found.append(_to_expect(_found(left)))
+    for index in torch.nonzero(nearest(population))[:, 0].tolist():
+        others = torch.arange(len(population.shares)) != index
+        rest = (population.shares[others], population.rows[others])
+        left = VirtualPopulation(*rest, population.rows[index], population.closeness[others])
+        found.append(_shares_to_report(_found(left)))
     return found
 
 
-def nearest(ensemble: Ensemble) -> Tensor:
+def nearest(population: VirtualPopulation) -> Tensor:
     """(R,) bool: the virtual clients that count most."""
-    return ensemble.closeness >= ensemble.closeness.max()
+    return population.closeness >= population.closeness.max()
 
 
 METHOD = Method(
     title="emulation",
     paper="rlu, docs/method.md",
-    build=lambda options: emulation,
+    attack=emulation,
     auxiliary=True,
     any_optimiser=True,
-    needs=frozenset({ENSEMBLE}),
+    needs=frozenset({VIRTUAL_POPULATION}),
+    built_of_virtual_clients=True,
 )

@@ -24,13 +24,13 @@ def prior(evidence: Evidence) -> Recovery:
 UNIFORM = Method(
     title="even guess",
     paper="floor",
-    build=lambda options: uniform,
+    attack=uniform,
     any_optimiser=True,
 )
 PRIOR = Method(
     title="auxiliary shares",
     paper="floor",
-    build=lambda options: prior,
+    attack=prior,
     auxiliary=True,
     any_optimiser=True,
 )

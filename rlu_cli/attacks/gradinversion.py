@@ -27,7 +27,7 @@ def gradinversion(evidence: Evidence) -> Recovery:
 METHOD = Method(
     title="GI",
     paper="Yin et al. 2021, arXiv 2104.07586",
-    build=lambda options: gradinversion,
+    attack=gradinversion,
     gives=SET,
     repeated=False,
     any_activation=False,

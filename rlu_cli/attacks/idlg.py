@@ -27,7 +27,7 @@ def idlg(evidence: Evidence) -> Recovery:
 METHOD = Method(
     title="iDLG",
     paper="Zhao et al. 2020, arXiv 2001.02610",
-    build=lambda options: idlg,
+    attack=idlg,
     gives=SET,
     batch=False,
     repeated=False,

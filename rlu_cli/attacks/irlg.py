@@ -47,7 +47,7 @@ def _logits(origin: Head, embeddings: Tensor) -> Tensor:
 METHOD = Method(
     title="iRLG",
     paper="Ma et al. 2023, ICLR",
-    build=lambda options: irlg,
+    attack=irlg,
     several_steps=False,
     trained=False,
 )

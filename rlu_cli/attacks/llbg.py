@@ -33,6 +33,6 @@ def llbg(evidence: Evidence) -> Recovery:
 METHOD = Method(
     title="LLBG",
     paper="Gat & Sharif 2024, AISec",
-    build=lambda options: llbg,
+    attack=llbg,
     auxiliary=True,
 )

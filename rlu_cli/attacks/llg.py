@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from rlu_cli.attacks.answer import counted, dummy_ends, ends, labels_to_give, mean_of, shared
-from rlu_cli.attacks.method import DUMMIES, Method
+from rlu_cli.attacks.method import Method
+from rlu_cli.attacks.observations import DUMMIES
 from rlu_cli.numerics.greedy import two_stages
 from rlu_cli.numerics.output_means import class_gradient_sums, embedding_sums
 from rlu_cli.types import Evidence, Outputs, Recovery
@@ -78,21 +79,21 @@ _PAPER = "Wainakh et al. 2022, arXiv 2105.09369"
 LLG = Method(
     title="LLG",
     paper=_PAPER,
-    build=lambda options: llg,
+    attack=llg,
     any_activation=False,
     several_steps=False,
 )
 LLG_STAR = Method(
     title="LLG*",
     paper=_PAPER,
-    build=lambda options: llg_star,
+    attack=llg_star,
     any_activation=False,
     needs=frozenset({DUMMIES}),
 )
 LLG_PLUS = Method(
     title="LLG+",
     paper=_PAPER,
-    build=lambda options: llg_plus,
+    attack=llg_plus,
     any_activation=False,
     auxiliary=True,
 )

@@ -1,60 +1,46 @@
-"""What a method of label recovery is: what it can do, how it is made, what it takes for granted."""
+"""One row of the table of methods: what it can do, what it needs, what it takes for granted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 from rlu_cli.numerics.output_means import class_confidence
-from rlu_cli.types import Evidence, Recovery
+from rlu_cli.types import Evidence, Observation, Recovery
 
 COUNTS, SET = "counts", "set"
-# What may be observed on request.
-DUMMIES, LINE, VIRTUAL, ENSEMBLE = "dummies", "line", "virtual", "mixed"
-TRAINING = frozenset({VIRTUAL, ENSEMBLE})  # those that train virtual clients
 _TRAINED = 1.5  # own-class confidence over chance, above which a model has learned something
 _NEGATIVE = 1e-3  # share of an embedding's size below zero that rounding does not explain
-
-
-@dataclass(frozen=True)
-class Options:
-    """Settings of the estimate that a user may choose; most methods have none.
-
-    draws, iterations, search  of RLU
-    seed                       of every draw
-    """
-
-    draws: int = 10_000
-    iterations: int | None = None
-    search: str = "checked"
-    seed: int = 0
-
 
 Attack = Callable[[Evidence], Recovery]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table of methods: the columns of the paper's Table 7, and more.
+    """One method: the columns of the paper's Table 7, and more.
 
-    title           as its paper writes it
-    paper           where it comes from
-    build           Options → the attack itself
-    gives           "counts", or "set": the classes present, with labels spread over them
-    batch           reads more than one example
-    repeated        a label may repeat
-    any_activation  the last hidden layer may be negative
-    several_steps   made for updates of more than one step
-    trained         made for trained models too
-    auxiliary       needs labelled images
-    any_optimiser   needs no client that is linear in its gradients
-    any_rate        needs no learning rate, and tells it
-    needs           what must be observed besides: "dummies", "line", "virtual", "mixed"
+    title                     as its paper writes it
+    paper                     where it comes from
+    attack                    the method itself: a function, or a frozen dataclass whose fields are
+                              its settings, named as in `settings`
+    gives                     "counts", or "set": the classes present, with labels spread over them
+    batch                     reads more than one example
+    repeated                  a label may repeat
+    any_activation            the last hidden layer may be negative
+    several_steps             made for updates of more than one step
+    trained                   made for trained models too
+    auxiliary                 needs labelled images
+    any_optimiser             works for clients whose update is not linear in its gradients
+    needs_lr                  needs the learning rate; others estimate it
+    needs                     what must be observed besides the plain evidence
+    built_of_virtual_clients  whether virtual clients are the method, so that its expected accuracy
+                              comes from them too
     """
 
     title: str
     paper: str
-    build: Callable[[Options], Attack]
+    attack: Attack
     gives: str = COUNTS
     batch: bool = True
     repeated: bool = True
@@ -63,8 +49,22 @@ class Method:
     trained: bool = True
     auxiliary: bool = False
     any_optimiser: bool = False
-    any_rate: bool = False
-    needs: frozenset[str] = frozenset()
+    needs_lr: bool = True
+    needs: frozenset[Observation[Any]] = frozenset()
+    built_of_virtual_clients: bool = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether virtual clients are trained for it."""
+        return any(need.trains for need in self.needs)
+
+    def configured(self, value: Callable[[str], Any]) -> Attack:
+        """The attack under the user's settings; `value` gives a setting by name, or None."""
+        if not is_dataclass(self.attack) or isinstance(self.attack, type):
+            return self.attack
+        given = {one.name: value(one.name) for one in fields(self.attack)}
+        known = {name: setting for name, setting in given.items() if setting is not None}
+        return replace(self.attack, **known)
 
 
 def concerns(method: Method, evidence: Evidence, *, noise: bool) -> list[str]:

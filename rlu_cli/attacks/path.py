@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 
 from rlu_cli.attacks.answer import shared
-from rlu_cli.attacks.method import LINE, Method
+from rlu_cli.attacks.method import Method
+from rlu_cli.attacks.observations import INTERPOLATION
 from rlu_cli.numerics.output_means import class_confidence
 from rlu_cli.numerics.progress import point_weights
 from rlu_cli.numerics.simplex import Shares, coefficients, mixture
-from rlu_cli.types import Evidence, Line, Recovery
+from rlu_cli.types import Evidence, Interpolation, Recovery
 
-_ROUNDS = 8  # of shares and progress in turn; they settle within a handful
+_MAX_ITERATIONS = 8  # of shares and progress in turn; they settle within a handful
 
 
 @dataclass(frozen=True)
-class Along:
+class PathSolution:
     """Shares and progress that agree with each other.
 
     solution  of the least squares
@@ -39,7 +40,7 @@ def path(evidence: Evidence) -> Recovery:
     near s, which follows from the bias updates that z and S predict, each scheme's in-round weights
     included.
     """
-    found = along(evidence, line_of(evidence))
+    found = along(evidence, evidence[INTERPOLATION])
     solution = found.solution
     return shared(
         evidence,
@@ -51,37 +52,35 @@ def path(evidence: Evidence) -> Recovery:
     )
 
 
-def line_of(evidence: Evidence) -> Line:
-    """The images seen along the round. A method that needs them says so."""
-    assert evidence.line is not None, "a method that needs the line says so"
-    return evidence.line
-
-
-def along(evidence: Evidence, line: Line) -> Along:
+def along(evidence: Evidence, interpolation: Interpolation) -> PathSolution:
     """The shares of the bias update alone, and how much each point of the line counts."""
-    confidence = confidence_along(line)
+    confidence = confidence_along(interpolation)
     signal = evidence.signal.double().cpu()
-    weights = torch.full((len(line.points),), 1 / len(line.points), dtype=torch.float64)
+    weights = torch.full(
+        (len(interpolation.points),), 1 / len(interpolation.points), dtype=torch.float64
+    )
     solution = _solve(evidence, confidence, weights, signal)
-    for _ in range(_ROUNDS if len(line.points) > 1 else 0):
-        weights = progress(evidence, line, solution.shares, confidence)
+    for _ in range(_MAX_ITERATIONS if len(interpolation.points) > 1 else 0):
+        weights = progress(evidence, interpolation, solution.shares, confidence)
         solution = _solve(evidence, confidence, weights, signal)
-    return Along(solution, weights)
+    return PathSolution(solution, weights)
 
 
-def confidence_along(line: Line, importance: Tensor | None = None) -> Tensor:
+def confidence_along(interpolation: Interpolation, importance: Tensor | None = None) -> Tensor:
     """S[n, j] at every point of the line, (S, N, N); `importance` as `class_means` has it."""
-    return torch.stack([class_confidence(seen, importance) for seen in line.outputs])
+    return torch.stack([class_confidence(seen, importance) for seen in interpolation.outputs])
 
 
-def progress(evidence: Evidence, line: Line, shares: Tensor, confidence: Tensor) -> Tensor:
+def progress(
+    evidence: Evidence, interpolation: Interpolation, shares: Tensor, confidence: Tensor
+) -> Tensor:
     """How much each point of the line counts under these shares, (S,).
 
     confidence  (S, N, N)  S[n, j] at every point
     """
     predicted = torch.einsum("n,snj->sj", shares, confidence)
     return point_weights(
-        shares, predicted, line.points, evidence.signal.double().cpu(), evidence.weights
+        shares, predicted, interpolation.points, evidence.signal.double().cpu(), evidence.weights
     )
 
 
@@ -93,7 +92,7 @@ def _solve(evidence: Evidence, confidence: Tensor, weights: Tensor, signal: Tens
 METHOD = Method(
     title="path",
     paper="rlu, docs/method.md",
-    build=lambda options: path,
+    attack=path,
     auxiliary=True,
-    needs=frozenset({LINE}),
+    needs=frozenset({INTERPOLATION}),
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from rlu_cli.attacks.answer import shared
-from rlu_cli.attacks.method import VIRTUAL, Method
+from rlu_cli.attacks.method import Method
+from rlu_cli.attacks.observations import CLASS_UPDATES
 from rlu_cli.numerics.output_means import class_confidence
 from rlu_cli.numerics.simplex import mixture
 from rlu_cli.types import Evidence, Recovery
@@ -31,10 +32,9 @@ def virtual_clients(evidence: Evidence) -> Recovery:
     min ‖Σ_c p_c Δb_c - Δb‖ with Δb_c of a virtual client trained on auxiliary images of class c
     alone, from the same model in the same way: it serves any optimiser.
     """
-    assert evidence.virtual is not None, "a method that needs virtual clients says so"
     learned = evidence.learned.bias
     assert learned is not None
-    found = mixture(evidence.virtual.T, learned)
+    found = mixture(evidence[CLASS_UPDATES].T, learned)
     return shared(evidence, found.shares, found.status, residual=found.residual)
 
 
@@ -42,14 +42,14 @@ _PAPER = "Ramakrishna & Dán 2022, AISec"
 CLOSED_FORM = Method(
     title="Ramakrishna-Dán",
     paper=_PAPER,
-    build=lambda options: closed_form,
+    attack=closed_form,
     auxiliary=True,
 )
 VIRTUAL_CLIENTS = Method(
     title="Ramakrishna-Dán, virtual clients",
     paper=_PAPER,
-    build=lambda options: virtual_clients,
+    attack=virtual_clients,
     auxiliary=True,
     any_optimiser=True,
-    needs=frozenset({VIRTUAL}),
+    needs=frozenset({CLASS_UPDATES}),
 )

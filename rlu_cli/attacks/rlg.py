@@ -68,7 +68,7 @@ def _separable(directions: NDArray[np.float64], label: int) -> bool:
 METHOD = Method(
     title="RLG",
     paper="Dang et al. 2021, NeurIPS 34",
-    build=lambda options: rlg,
+    attack=rlg,
     gives=SET,
     repeated=False,
 )

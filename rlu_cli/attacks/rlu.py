@@ -15,9 +15,9 @@ from torch import Tensor
 from rlu_cli.attacks.answer import labels_to_give, whole_passes
 from rlu_cli.attacks.method import Method
 from rlu_cli.numerics.dynamics import (
-    drift_shifts,
     implied_embedding,
     logit_gain,
+    offset_shifts,
     simulated_shift,
 )
 from rlu_cli.numerics.moments import class_moments
@@ -155,7 +155,7 @@ class _Simulation:
         self._logits = logits
         self._rate = evidence.lr * gain
         self._weights = evidence.weights
-        self._drift = drift_shifts(evidence.drift, embedding, biased=evidence.biased)
+        self._drift = offset_shifts(evidence.offset, embedding, biased=evidence.biased)
         self._smoothing = evidence.smoothing
         self._observed = observed
         self._low, self._high = ends.amin(0), ends.amax(0)
@@ -238,6 +238,6 @@ SEARCHES: dict[str, Callable[[_Simulation, Tensor, int | None], Trace]] = {
 METHOD = Method(
     title="RLU",
     paper="Chen & Vikalo 2024, ICML",
-    build=lambda options: RLU(options.draws, options.iterations, options.search, options.seed),
+    attack=RLU(),
     auxiliary=True,
 )

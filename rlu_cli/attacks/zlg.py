@@ -7,7 +7,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from rlu_cli.attacks.answer import dummy_ends, ends, mean_of, shared
-from rlu_cli.attacks.method import DUMMIES, Method
+from rlu_cli.attacks.method import Method
+from rlu_cli.attacks.observations import DUMMIES
 from rlu_cli.numerics.output_means import embedding_sums
 from rlu_cli.types import Evidence, Outputs, Recovery
 
@@ -56,7 +57,7 @@ _PAPER = "Geng et al. 2021, arXiv 2110.09074"
 ZLG = Method(
     title="ZLG",
     paper=_PAPER,
-    build=lambda options: zlg,
+    attack=zlg,
     any_activation=False,
     several_steps=False,
     trained=False,
@@ -65,7 +66,7 @@ ZLG = Method(
 ZLG_PLUS = Method(
     title="ZLG+",
     paper=_PAPER,
-    build=lambda options: zlg_plus,
+    attack=zlg_plus,
     any_activation=False,
     trained=False,
     auxiliary=True,

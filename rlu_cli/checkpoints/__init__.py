@@ -5,30 +5,41 @@ A format is added with one file that defines a `Format` and one line in `FORMATS
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from rlu_cli.checkpoints import safetensors_file, torch_legacy, torch_zip
 from rlu_cli.checkpoints.facts import collect_facts
-from rlu_cli.checkpoints.head import batch_norm_counters, find_output_layer, read_head
+from rlu_cli.checkpoints.head import find_output_layer, read_head
+from rlu_cli.checkpoints.in_memory import IN_MEMORY, checkpoint_of_state
 from rlu_cli.checkpoints.momentum import momentum_buffers, momentum_head
-from rlu_cli.checkpoints.pair import check_pair
+from rlu_cli.checkpoints.pair import CheckpointPair, check_pair
 from rlu_cli.checkpoints.plain import plain_state
 from rlu_cli.checkpoints.sniff import sniff
 from rlu_cli.checkpoints.source import Format, open_source
+from rlu_cli.checkpoints.step_counters import batch_norm_counters, counter_changes
 from rlu_cli.checkpoints.unwrap import strip_prefixes, unwrap
 from rlu_cli.types import Checkpoint
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
     "FORMATS",
+    "IN_MEMORY",
+    "CheckpointPair",
+    "CheckpointSource",
     "batch_norm_counters",
     "check_pair",
+    "counter_changes",
     "find_output_layer",
     "momentum_head",
     "open_checkpoint",
+    "open_from",
     "read_head",
 ]
 
+CheckpointSource = Path | Mapping[str, Tensor]  # a file, or a state dict in memory
 DEFAULT_MAX_BYTES = 16 * 2**30
 
 FORMATS: dict[str, Format] = {
@@ -66,3 +77,15 @@ def open_checkpoint(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Checkp
         narrow=narrow,
         momentum=momentum,
     )
+
+
+def open_from(
+    source: CheckpointSource, name: str, *, max_bytes: int = DEFAULT_MAX_BYTES
+) -> Checkpoint:
+    """A checkpoint from a file or from a state dict; `name` is what errors call the latter.
+
+    Raises InputError as `open_checkpoint` does.
+    """
+    if isinstance(source, Path):
+        return open_checkpoint(source, max_bytes=max_bytes)
+    return checkpoint_of_state(source, name, max_bytes=max_bytes)

@@ -90,19 +90,6 @@ def read_head(state: State, layer: str) -> Head:
     return Head(weight, bias if bias is not None and bias.shape == weight.shape[:1] else None)
 
 
-def batch_norm_counters(state: State) -> dict[str, float]:
-    """Training-mode forward passes of each BatchNorm layer, by the layer's name.
-
-    Not always whole: some servers average them with the weights.
-    """
-    end = "num_batches_tracked"
-    return {
-        name.removesuffix(end).removesuffix("."): float(tensor)
-        for name, tensor in state.items()
-        if name.split(".")[-1] == end and tensor.numel() == 1
-    }
-
-
 def _key(layer: str, parameter: str) -> str:
     return f"{layer}.{parameter}" if layer else parameter
 

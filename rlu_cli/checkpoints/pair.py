@@ -1,20 +1,60 @@
-"""Whether two checkpoints are a client's state before and after one round."""
+"""The two checkpoints of one round: what is read from both, and whether they belong together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from rlu_cli.checkpoints.head import read_head
 from rlu_cli.checkpoints.source import listed
+from rlu_cli.checkpoints.step_counters import counted_steps
 from rlu_cli.errors import InputError, printable
-from rlu_cli.types import Checkpoint
+from rlu_cli.types import Checkpoint, Head
 
 
-def check_pair(before: Checkpoint, after: Checkpoint, layer: str) -> None:
+@dataclass(frozen=True)
+class CheckpointPair:
+    """A model before and after one client's round; each derived value is read once and kept.
+
+    before  the global checkpoint
+    after   the client's checkpoint
+    layer   name of the output layer; None while it is not known
+    """
+
+    before: Checkpoint
+    after: Checkpoint
+    layer: str | None = None
+
+    def __iter__(self) -> Iterator[Checkpoint]:
+        return iter((self.before, self.after))
+
+    @cached_property
+    def steps(self) -> int | None:
+        """Training steps between the two, by BatchNorm counters; None where they do not say."""
+        return counted_steps(self.before, self.after)
+
+    @cached_property
+    def heads(self) -> tuple[Head, Head]:
+        """The output layer before and after the round."""
+        assert self.layer is not None, "find_output_layer() comes first"
+        return read_head(self.before.state, self.layer), read_head(self.after.state, self.layer)
+
+    @cached_property
+    def update(self) -> Head:
+        """θ_client - θ_global of the output layer; bias None where it has none or none moved."""
+        before, after = self.heads
+        update = after - before
+        frozen = update.bias is not None and not bool(update.bias.any())
+        return replace(update, bias=None) if frozen else update
+
+
+def check_pair(pair: CheckpointPair) -> None:
     """Both have the same tensors, and the output layer moved; else E212 or E213."""
+    before, after = pair
     _check_same_tensors(before, after)
     changed = [n for n in before.state if not _equal(before.state[n], after.state[n])]
     if not changed:
@@ -25,7 +65,7 @@ def check_pair(before: Checkpoint, after: Checkpoint, layer: str) -> None:
             f"{same} identical",
             hint="give the global model that the client started from and the client's own result",
         )
-    _check_head_moved(before, after, layer, changed)
+    _check_head_moved(pair, changed)
 
 
 def _check_same_tensors(before: Checkpoint, after: Checkpoint) -> None:
@@ -51,18 +91,16 @@ def _differences(before: Checkpoint, after: Checkpoint) -> Iterator[str]:
             yield f"{printable(name, 80)} is only in the second"
 
 
-def _check_head_moved(
-    before: Checkpoint, after: Checkpoint, layer: str, changed: Sequence[str]
-) -> None:
-    first, second = read_head(before.state, layer), read_head(after.state, layer)
+def _check_head_moved(pair: CheckpointPair, changed: Sequence[str]) -> None:
+    first, second = pair.heads
     if not _equal(first.weight, second.weight):
         return
     if first.bias is not None and second.bias is not None and not _equal(first.bias, second.bias):
         return
     raise InputError(
         "E213",
-        f"output layer {printable(layer)} did not change from {printable(before.path)} to "
-        f"{printable(after.path)}: it was frozen, or is another layer",
+        f"output layer {printable(pair.layer)} did not change from {printable(pair.before.path)} "
+        f"to {printable(pair.after.path)}: it was frozen, or is another layer",
         facts=[("moved", listed(changed))],
         hint="name the layer that was trained with --layer NAME; a frozen one gives nothing away",
     )

@@ -13,9 +13,8 @@ from rlu_cli.commands import options
 from rlu_cli.errors import Exit, RluError, UsageError, printable
 
 if TYPE_CHECKING:
-    from rlu_cli.calibration import Expectation
-    from rlu_cli.pipeline import Finding
-    from rlu_cli.types import Setting
+    from rlu_cli.audit.expected_accuracy import ExpectedAccuracy
+    from rlu_cli.audit.finding import CaseFinding
 
 
 def attack(
@@ -241,25 +240,25 @@ def _run(
     redact: bool,
     quiet: bool,
 ) -> None:
-    from rlu_cli.cases import build_case
-    from rlu_cli.commands.output import check_writable, progress, write_report
-    from rlu_cli.pipeline import attack as run_attack
+    from rlu_cli.audit.attack import attack as run_attack
+    from rlu_cli.audit.joint_estimate import joint_estimate
+    from rlu_cli.case.build import build_case
+    from rlu_cli.commands.output import check_writable, progress_line, write_report
     from rlu_cli.reports import FORMATS, build_report
-    from rlu_cli.rounds import read_rounds
 
     if format_ not in FORMATS:
         raise UsageError(
             "E101", f"unknown format {printable(format_)!r}", hint=f"--format {'|'.join(FORMATS)}"
         )
-    with progress(quiet=quiet) as say:
-        say("reading checkpoints and images")
+    with progress_line(quiet=quiet) as progress:
+        progress("reading checkpoints and images")
         case = build_case(global_, local, aux, flags, strict=strict)
         output = Path(case.value("output")) if case.value("output") else None
         check_writable(output, force=force)
-        say("running both models and estimating")
-        finding = run_attack(case, case.value("method"), say=say)
-        expectation = _expectation(finding, say)
-        joint = read_rounds(finding, say)
+        progress("running both models and estimating")
+        finding = run_attack(case, case.value("method"), progress=progress)
+        expectation = _expectation(finding, progress)
+        joint = joint_estimate(finding, progress)
     terminal = output is None and sys.stdout.isatty()
     report = FORMATS[format_](
         build_report(finding, joint, expectation, redact=redact), terminal=terminal
@@ -270,16 +269,16 @@ def _run(
         raise typer.Exit(Exit.UNSETTLED)
 
 
-def _expectation(finding: Finding, say: Any) -> Expectation | None:
+def _expectation(finding: CaseFinding, progress: Any) -> ExpectedAccuracy | None:
     """What virtual clients say of the answer, unless it is made of them or nobody wants any."""
-    from rlu_cli.calibration import EMULATION, expect_near
+    from rlu_cli.audit.expected_accuracy import EMULATION, estimate_accuracy_near
 
     count = finding.case.value("virtual_clients")
     first = next(found for found in finding.methods if found.recovery is not None)
     if not count or first.method == EMULATION:
         return None
     try:
-        return expect_near(finding, count, say)
+        return estimate_accuracy_near(finding, count, progress)
     except RluError as problem:  # the answer itself is there, and is not lost
         sys.stderr.write(f"{problem}\n")
         return None
@@ -291,14 +290,13 @@ def _show_settings(flags: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from rlu_cli.cases import check_told, gather_settings, open_pair
-    from rlu_cli.settings import KINDS
+    from rlu_cli.case.build import open_sources
+    from rlu_cli.case.requirements import check_complete
+    from rlu_cli.settings import SETTINGS
 
-    limit = gather_settings(flags, paths, None)["max_bytes"].value
-    pair = open_pair(paths, limit)
-    settings: Mapping[str, Setting] = gather_settings(flags, paths, pair)
+    pair, settings = open_sources(paths, flags)
     table = Table("setting", "value", "source")
-    for name, kind in KINDS.items():
+    for name, kind in SETTINGS.items():
         if name in settings:
             found = settings[name]
             table.add_row(name, escape(printable(found.value)), escape(found.source))
@@ -308,4 +306,4 @@ def _show_settings(flags: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
     if not console.is_terminal:
         console.width = 4096  # a pipe has no width of its own: never wrap
     console.print(table)
-    check_told(settings, pair)
+    check_complete(settings, pair)

@@ -148,11 +148,11 @@ def _run(
     force: bool,
     quiet: bool,
 ) -> None:
-    from rlu_cli.calibration import expect
-    from rlu_cli.cases import build_study
-    from rlu_cli.commands.output import check_writable, progress, write_report
-    from rlu_cli.ensemble import draw_shares
-    from rlu_cli.observe import choose_device
+    from rlu_cli.audit.expected_accuracy import expect
+    from rlu_cli.case.build import build_study
+    from rlu_cli.commands.output import check_writable, progress_line, write_report
+    from rlu_cli.evidence.forward import choose_device
+    from rlu_cli.evidence.virtual_population import draw_shares
     from rlu_cli.reports import CALIBRATION_FORMATS, build_calibration
 
     if format_ not in CALIBRATION_FORMATS:
@@ -160,10 +160,10 @@ def _run(
         raise UsageError("E101", f"unknown format {printable(format_)!r}", hint=f"--format {known}")
     check_writable(output, force=force)
     count, alpha = drawn
-    with progress(quiet=quiet) as say:
-        say("reading the checkpoint and images")
+    with progress_line(quiet=quiet) as progress:
+        progress("reading the checkpoint and images")
         case = build_study(global_, aux, flags)
         shares = draw_shares(case.auxiliary.classes, alpha, count, case.value("seed"))
-        found = [expect(case, method, shares, say) for method in case.value("method")]
+        found = [expect(case, method, shares, progress) for method in case.value("method")]
     report = build_calibration(case, found, choose_device(case.value("device")))
     write_report(CALIBRATION_FORMATS[format_](report), output)

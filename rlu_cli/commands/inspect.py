@@ -68,10 +68,11 @@ def _describe(checkpoint: Checkpoint, layer: str | None) -> Iterator[str]:
 
 def _settings(paths: Sequence[Path], opened: Sequence[Checkpoint]) -> Iterator[str]:
     """What variables, settings files and the checkpoints themselves would tell an attack."""
-    from rlu_cli.cases import gather_settings
+    from rlu_cli.case.gather import gather_settings
+    from rlu_cli.checkpoints import CheckpointPair
 
     try:
-        found = gather_settings({}, paths, opened)
+        found = gather_settings({}, paths, CheckpointPair(opened[0], opened[-1]))
     except RluError as refused:
         yield f"settings: {refused.message}"
         return
@@ -109,15 +110,13 @@ def _architectures(checkpoint: Checkpoint) -> str:
 
 
 def _compare(before: Checkpoint, after: Checkpoint, layer: str | None) -> Iterator[str]:
-    from rlu_cli.checkpoints import check_pair, find_output_layer
-    from rlu_cli.counters import counted_steps
-    from rlu_cli.diagnostics import relative_sum
-    from rlu_cli.observe import head_update
+    from rlu_cli.audit.diagnostics import relative_sum
+    from rlu_cli.checkpoints import CheckpointPair, check_pair, find_output_layer
 
     yield "pair"
-    name = find_output_layer(before.state, layer=layer)
-    check_pair(before, after, name)
-    update = head_update((before, after), name)
+    pair = CheckpointPair(before, after, find_output_layer(before.state, layer=layer))
+    check_pair(pair)
+    update = pair.update
     rows = {
         "size of ΔW": f"{float(update.weight.norm()):.3g}",
         "column sums of ΔW": f"{relative_sum(update.weight):.2%} of its size",
@@ -127,8 +126,8 @@ def _compare(before: Checkpoint, after: Checkpoint, layer: str | None) -> Iterat
         rows["sum of Δb"] = f"{relative_sum(update.bias[:, None]):.2%} of its size"
         largest = update.bias.argsort(descending=True)[:5].tolist()
         rows["raised most"] = "classes " + ", ".join(map(str, largest))
-    steps = counted_steps((before, after))
-    rows["BatchNorm steps"] = "not told" if steps is None else str(steps)
+    steps = pair.steps
+    rows["BatchNorm steps"] = "n/a" if steps is None else str(steps)
     yield from _rows(rows)
 
 

@@ -51,7 +51,7 @@ def _capabilities(attacks: Mapping[str, Method]) -> Table:
     table = _table("method", "gives", *CAPABILITIES, "needs")
     for name, method in attacks.items():
         can = ["yes" if getattr(method, field) else "no" for field in CAPABILITIES.values()]
-        needs = [*(["images"] if method.auxiliary else []), *sorted(method.needs)]
+        needs = [*(["images"] if method.auxiliary else []), *sorted(n.name for n in method.needs)]
         table.add_row(name, method.gives, *can, "\n".join(needs))
     return table
 

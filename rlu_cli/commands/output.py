@@ -45,7 +45,7 @@ def _obstacle(output: Path) -> str:
 
 
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Any]:
+def progress_line(*, quiet: bool) -> Iterator[Any]:
     """A line on stderr that says what is going on, on a terminal only."""
     if quiet or not sys.stderr.isatty():
         yield lambda text: None

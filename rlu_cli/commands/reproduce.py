@@ -126,9 +126,9 @@ def _lab(
     methods: str | None,
     device: str,
 ) -> Lab:
+    from rlu_cli.evidence.forward import choose_device
     from rlu_cli.experiments.lab import QUICK, Lab
     from rlu_cli.experiments.scale import SCALES
-    from rlu_cli.observe import choose_device
 
     if scale not in SCALES:
         raise UsageError("E101", f"no scale {printable(scale)}", hint=f"--scale {'|'.join(SCALES)}")

@@ -8,12 +8,12 @@ def schemes() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rlu_cli.schemes import SCHEMES, SUMMARIES, TAKES_LAMBDA
+    from rlu_cli.schemes import SCHEMES
 
     table = Table("scheme", "what it does", "λ", "earlier rounds needed")
-    for name, build in SCHEMES.items():
-        needs = "yes: --history" if build(0.0).remembers else "no"
-        table.add_row(name, SUMMARIES[name], "--lambda" if name in TAKES_LAMBDA else "", needs)
+    for name, scheme in SCHEMES.items():
+        needs = "yes: --history" if scheme.remembers else "no"
+        table.add_row(name, scheme.summary, "--lambda" if scheme.takes_lambda else "", needs)
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a pipe has no width of its own: never wrap

@@ -267,7 +267,7 @@ def simulate(
     Each client gets RUN/r000/cN.pt and RUN/r000/cN.truth.json; the server's images are in RUN/aux
     and the settings in RUN/rlu.toml, where rlu attack finds them. The folder is printed at the end.
     """
-    from rlu_cli.observe import choose_device
+    from rlu_cli.evidence.forward import choose_device
     from rlu_cli.simulator.defences import Defence
     from rlu_cli.simulator.local import Local
     from rlu_cli.simulator.partition_plot import check_plot

@@ -9,7 +9,8 @@ from typing import Protocol
 
 import torch
 
-from rlu_cli.attacks import ATTACKS, DUMMIES
+from rlu_cli.attacks import ATTACKS
+from rlu_cli.attacks.observations import DUMMIES
 from rlu_cli.errors import UsageError
 from rlu_cli.experiments.images import Source, drawn_images, find_images
 from rlu_cli.experiments.scale import DRAWN_TEST, DRAWN_TRAIN, Scale

@@ -13,18 +13,19 @@ from typing import Any
 
 from rlu_cli import __version__
 from rlu_cli.attacks import UNIFORM
-from rlu_cli.cases import build_case
+from rlu_cli.audit.attack import attack
+from rlu_cli.audit.finding import CaseFinding, MethodFinding
+from rlu_cli.case.build import build_case
+from rlu_cli.evidence.forward import OutputsCache
 from rlu_cli.experiments.cell import Cell, chosen
 from rlu_cli.experiments.images import Source, wanted
 from rlu_cli.experiments.lab import Lab
-from rlu_cli.experiments.ledger import Ledger, key_of
 from rlu_cli.experiments.setup import Setup
 from rlu_cli.experiments.shift import shifted_auxiliary
 from rlu_cli.experiments.split import split_error
 from rlu_cli.experiments.target import Nothing
 from rlu_cli.hashing import file_sha256
-from rlu_cli.observe import Seen
-from rlu_cli.pipeline import Finding, MethodFinding, attack
+from rlu_cli.ledger import Ledger, key_of
 from rlu_cli.schemes import step_weights
 from rlu_cli.simulator.simulation import Simulation
 
@@ -170,21 +171,21 @@ class _Bench:
         """Train and attack these clients, each kept as soon as it is done."""
         doing = f"{self._name}: training"
         simulation = self._lab.train(self.setup, self.source, clients, doing)
-        seen = Seen()
+        cache = OutputsCache()
         for client in clients:
             self._lab.watch.say(f"{self._name}: attacking client {client}")
-            record = self._attack(simulation, client, seen)
+            record = self._attack(simulation, client, cache)
             self._ledger.add(self.key(client), record)
             found = record["methods"].get("rlu", {}).get("iacc")
             told = "" if found is None else f", RLU iAcc {found:.3f}"
             self._lab.watch.done(f"{self._name}: client {client}{told}")
 
-    def _attack(self, simulation: Simulation, client: int, seen: Seen) -> dict[str, Any]:
+    def _attack(self, simulation: Simulation, client: int, cache: OutputsCache) -> dict[str, Any]:
         run, number = simulation.run, self.setup.rounds - 1
         files = (run.global_file(number), run.client_file(number, client))
         started = time.monotonic()
         case = build_case(*files, str(self._shifted or run.auxiliary), self._flags)
-        finding = attack(case, self._lab.methods, seen=seen, say=self._lab.watch.say)
+        finding = attack(case, self._lab.methods, cache=cache, progress=self._lab.watch.say)
         truth = json.loads(run.truth_file(number, client).read_text("utf-8"))
         assert finding.floor is not None, "a simulated client's truth lies beside it"
         return {
@@ -209,7 +210,7 @@ def _outcome(found: MethodFinding) -> dict[str, Any]:
     return {**scored, "status": found.recovery.status.name.lower()}
 
 
-def _split(finding: Finding, per_step: Sequence[Sequence[int]]) -> dict[str, float] | None:
+def _split(finding: CaseFinding, per_step: Sequence[Sequence[int]]) -> dict[str, float] | None:
     """Where RLU's missing labels went; None where it was not run."""
     recovery = next((one.recovery for one in finding.methods if one.method == "rlu"), None)
     if recovery is None or recovery.counts is None:

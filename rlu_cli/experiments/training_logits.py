@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlu_cli.checkpoints import find_output_layer
-from rlu_cli.observe import View, outputs
+from rlu_cli.evidence.forward import ForwardConfig, outputs
 from rlu_cli.simulator.pool import Holding
 from rlu_cli.simulator.simulation import Simulation
 from rlu_cli.types import Auxiliary, Outputs
@@ -40,7 +40,7 @@ def training_logits(simulation: Simulation) -> Logits:
     federation, run = simulation.federation, simulation.run
     plan, holding = federation.plan, federation.holding
     state, model = run.require_global(0), simulation.factory()
-    view = View(
+    config = ForwardConfig(
         layer=find_output_layer(state, classes=len(holding.class_names)),
         normalise=federation.normalise,
         training=True,
@@ -51,7 +51,7 @@ def training_logits(simulation: Simulation) -> Logits:
     order = np.random.default_rng((plan.seed, 8)).permutation(len(holding.client_labels))
     size = max(PART // plan.batch_size, 1) * plan.batch_size
     seen = [
-        _kept(outputs(model, state, images, view, run.global_file(0)))
+        _kept(outputs(model, state, images, config, run.global_file(0)))
         for images in _in_parts(holding, order, size)
     ]
     values, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlu_cli.numerics.monte_carlo import LogitDraws
-from rlu_cli.types import Drift, Head
+from rlu_cli.types import GradientFreeOffset, Head
 
 
 def implied_embedding(update: Head) -> Tensor:
@@ -32,12 +32,14 @@ def logit_gain(embedding: Tensor, *, biased: bool) -> float:
     return float(embedding.double() @ embedding.double()) + float(biased)
 
 
-def drift_shifts(drift: Drift | None, embedding: Tensor, *, biased: bool) -> Tensor | None:
+def offset_shifts(
+    offset: GradientFreeOffset | None, embedding: Tensor, *, biased: bool
+) -> Tensor | None:
     """What a scheme's drift takes from every logit in each state of the round, (m + 1, N)."""
-    if drift is None:
+    if offset is None:
         return None
-    shifts = [_logits(head, embedding, biased=biased) for head in drift.directions]
-    return drift.coefficients.double() @ torch.stack(shifts)
+    shifts = [_logits(head, embedding, biased=biased) for head in offset.directions]
+    return offset.coefficients.double() @ torch.stack(shifts)
 
 
 def _logits(head: Head, embedding: Tensor, *, biased: bool) -> Tensor:
@@ -56,7 +58,7 @@ def simulated_shift(
     mix: Tensor,
     weights: Tensor,
     rate: float,
-    drift: Tensor | None = None,
+    offset: Tensor | None = None,
     smoothing: float = 0.0,
 ) -> Tensor:
     """Change of the logits over a round in which every batch has label shares `mix` (Eqs. 12, 13).
@@ -73,12 +75,12 @@ def simulated_shift(
     slopes = torch.zeros(weights.shape[1], len(mix), dtype=torch.float64)
     steps = weights.double().cpu()
     for state in range(len(slopes)):
-        shift = _shift(steps[state], slopes, rate, drift, state)
+        shift = _shift(steps[state], slopes, rate, offset, state)
         slopes[state] = draws.batch_probability(mix, shift) - smoothed(mix, smoothing)
-    return _shift(steps[-1], slopes, rate, drift, len(slopes))
+    return _shift(steps[-1], slopes, rate, offset, len(slopes))
 
 
-def _shift(row: Tensor, slopes: Tensor, rate: float, drift: Tensor | None, state: int) -> Tensor:
+def _shift(row: Tensor, slopes: Tensor, rate: float, offset: Tensor | None, state: int) -> Tensor:
     """-rate Σ_i w_i ∇_i - drift, (N,)."""
     shift = -rate * (row @ slopes)
-    return shift if drift is None else shift - drift[state]
+    return shift if offset is None else shift - offset[state]

@@ -18,7 +18,7 @@ _LEAST = 1e-9  # of it, where all virtual clients have the same shares
 
 
 @dataclass(frozen=True)
-class Emulated:
+class EmulatorFit:
     """Shares whose virtual client would hand in what the client handed in.
 
     shares      (N,) z
@@ -28,13 +28,13 @@ class Emulated:
     """
 
     shares: Tensor
-    unbounded: Tensor
+    unconstrained: Tensor
     covariance: Tensor
-    misfit: float
+    reduced_chi_square: float
     status: Status
 
 
-def emulate(shares: Tensor, rows: Tensor, observed: Tensor, closeness: Tensor) -> Emulated:
+def emulate(shares: Tensor, rows: Tensor, observed: Tensor, closeness: Tensor) -> EmulatorFit:
     """z of observed = a + B z + noise, with a, B and the noise from virtual clients.
 
     shares     (R, N) of the virtual clients
@@ -64,6 +64,12 @@ def emulate(shares: Tensor, rows: Tensor, observed: Tensor, closeness: Tensor) -
     found = mixture(columns, seen)
     covariance, gain = estimate(columns, len(centre))
     even = torch.full_like(centre, 1 / len(centre))
-    unbounded = even + gain @ (seen - columns @ even)
-    misfit = float(((seen - columns @ found.shares) ** 2).mean())
-    return Emulated(found.shares, unbounded, covariance * max(1.0, misfit), misfit, found.status)
+    unconstrained = even + gain @ (seen - columns @ even)
+    reduced_chi_square = float(((seen - columns @ found.shares) ** 2).mean())
+    return EmulatorFit(
+        found.shares,
+        unconstrained,
+        covariance * max(1.0, reduced_chi_square),
+        reduced_chi_square,
+        found.status,
+    )

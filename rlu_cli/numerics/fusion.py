@@ -26,7 +26,7 @@ _WIDEST = 1.0  # deviation of a share of which the rows say nothing: it lies wit
 
 
 @dataclass(frozen=True)
-class Witness:
+class Measurement:
     """Rows of y that belong together.
 
     observed  (D,)    y
@@ -39,12 +39,12 @@ class Witness:
     """
 
     observed: Tensor
-    figures: Tensor
+    per_image_values: Tensor
     weights: Tensor
     spread: Tensor
-    drift: Tensor
+    nuisance_directions: Tensor
     scale: float = 1.0
-    free: bool = False
+    unknown_scale: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,17 @@ class Fused:
     """
 
     shares: Tensor
-    unbounded: Tensor
+    unconstrained: Tensor
     covariance: Tensor
-    common: Tensor
-    misfit: tuple[float, ...]
+    shared_covariance: Tensor
+    reduced_chi_square: tuple[float, ...]
     factor: tuple[float, float] | None
-    surprise: float
+    minus_two_log_likelihood: float
     status: Status
 
 
 def fuse(
-    witnesses: Sequence[Witness],
+    measurements: Sequence[Measurement],
     labels: Tensor,
     shares: Tensor,
     sampling: Sampling,
@@ -101,21 +101,21 @@ def fuse(
     importance  (A,) weight of each image in its class, summing to 1 there; None for even weights
     """
     classes = len(shares)
-    figures = torch.cat([witness.figures for witness in witnesses], 1)
+    per_image_values = torch.cat([measurement.per_image_values for measurement in measurements], 1)
     if importance is None:
         importance = 1 / torch.bincount(labels, minlength=classes).double()[labels]
-    means = class_means(figures, labels, classes, importance)  # (N, D)
-    deviations = figures - means[labels]
-    scales = _scales(witnesses)
+    means = class_means(per_image_values, labels, classes, importance)  # (N, D)
+    deviations = per_image_values - means[labels]
+    scales = _scales(measurements)
     amounts = shares[labels] * importance
     of_means = _of_class_means(deviations, amounts)
-    counted = _noise(witnesses, deviations, means, of_means, amounts, shares, sampling)
+    counted = _noise(measurements, deviations, means, of_means, amounts, shares, sampling)
     noise, known = counted * torch.outer(scales, scales), of_means * torch.outer(scales, scales)
-    fixed = torch.cat([w.observed * (not w.free) for w in witnesses])
-    free = torch.cat([w.observed * w.free for w in witnesses])
+    fixed = torch.cat([w.observed * (not w.unknown_scale) for w in measurements])
+    unknown_scale = torch.cat([w.observed * w.unknown_scale for w in measurements])
     root = _root(noise)
 
-    def surprise(residual: Tensor) -> float:
+    def minus_two_log_likelihood(residual: Tensor) -> float:
         plain = root if bool((scales == 1).all()) else _root(counted)
         rows = torch.linalg.solve_triangular(plain, residual[:, None], upper=False)
         return float((rows**2).sum() + 2 * plain.diagonal().log().sum())
@@ -124,37 +124,40 @@ def fuse(
         solved: Tensor = torch.linalg.solve_triangular(root, rows, upper=False)
         return solved
 
-    if all(witness.free for witness in witnesses):
-        return _up_to_scale(witnesses, noise, known, means, free, white, surprise)
-    columns, unknown = white(means.T), white(-free[:, None])
-    given = bool(free.any())
+    if all(measurement.unknown_scale for measurement in measurements):
+        return _up_to_scale(
+            measurements, noise, known, means, unknown_scale, white, minus_two_log_likelihood
+        )
+    columns, unknown = white(means.T), white(-unknown_scale[:, None])
+    given = bool(unknown_scale.any())
     found = mixture(columns, white(fixed[:, None])[:, 0], unknown[:, 0] if given else None)
     scale = found.scale or 0.0
     covariance, gain = estimate(torch.cat([columns, unknown], 1) if given else columns, classes)
     error = float(covariance[-1, -1].clamp_min(0).sqrt())
-    residual = fixed + scale * free - means.T @ found.shares
+    residual = fixed + scale * unknown_scale - means.T @ found.shares
     even = torch.full((classes,), 1 / classes, dtype=torch.float64)
     moved = gain[:classes] @ white((fixed - means.T @ even)[:, None])[:, 0]
     return Fused(
         shares=found.shares,
-        unbounded=even + moved,
+        unconstrained=even + moved,
         covariance=covariance[:classes, :classes],
-        common=_common(gain[:classes], known, white),
-        misfit=_misfit(witnesses, noise, residual),
+        shared_covariance=_shared_covariance(gain[:classes], known, white),
+        reduced_chi_square=_misfit(measurements, noise, residual),
         factor=(scale, error) if given else None,
-        surprise=surprise(residual) - (2 * len(free.nonzero()) * math.log(scale) if scale else 0.0),
+        minus_two_log_likelihood=minus_two_log_likelihood(residual)
+        - (2 * len(unknown_scale.nonzero()) * math.log(scale) if scale else 0.0),
         status=found.status,
     )
 
 
 def _up_to_scale(
-    witnesses: Sequence[Witness],
+    measurements: Sequence[Measurement],
     noise: Tensor,
     known: Tensor,
     means: Tensor,
     observed: Tensor,
     white: Callable[[Tensor], Tensor],
-    surprise: Callable[[Tensor], float],
+    minus_two_log_likelihood: Callable[[Tensor], float],
 ) -> Fused:
     """Shares where every row is known up to the one factor: y = F w, z = w / Σw.
 
@@ -165,10 +168,12 @@ def _up_to_scale(
     classes = len(means)
     if amounts is None:
         even = torch.full((classes,), 1 / classes, dtype=torch.float64)
-        misfit = (math.inf,) * len(witnesses)
+        reduced_chi_square = (math.inf,) * len(measurements)
         unknown = torch.eye(classes).double()
         nothing = torch.zeros_like(unknown)
-        return Fused(even, even, unknown, nothing, misfit, None, math.inf, Status.UNSOLVED)
+        return Fused(
+            even, even, unknown, nothing, reduced_chi_square, None, math.inf, Status.UNSOLVED
+        )
     total = float(amounts.sum())
     shares = amounts / total
     bound = torch.eye(classes, dtype=torch.float64) / (_WIDEST * total) ** 2
@@ -177,24 +182,24 @@ def _up_to_scale(
     moved = error @ columns.T @ white(observed[:, None])[:, 0] - amounts
     return Fused(
         shares=shares,
-        unbounded=shares + centring @ moved / total,
+        unconstrained=shares + centring @ moved / total,
         covariance=centring @ error @ centring.T / total**2,
-        common=_common(centring @ error @ columns.T / total, known, white),
-        misfit=_misfit(witnesses, noise, observed - means.T @ amounts),
+        shared_covariance=_shared_covariance(centring @ error @ columns.T / total, known, white),
+        reduced_chi_square=_misfit(measurements, noise, observed - means.T @ amounts),
         factor=(1 / total, float(error.sum().clamp_min(0).sqrt()) / total**2),
-        surprise=surprise(observed - means.T @ amounts),
+        minus_two_log_likelihood=minus_two_log_likelihood(observed - means.T @ amounts),
         status=Status.SOLVED,
     )
 
 
-def _common(gain: Tensor, known: Tensor, white: Callable[[Tensor], Tensor]) -> Tensor:
+def _shared_covariance(gain: Tensor, known: Tensor, white: Callable[[Tensor], Tensor]) -> Tensor:
     """What the class means' error makes of z: gain (N, D) of whitened rows, known (D, D)."""
     return gain @ white(white(known).T) @ gain.T
 
 
-def _scales(witnesses: Sequence[Witness]) -> Tensor:
+def _scales(measurements: Sequence[Measurement]) -> Tensor:
     """Square root of each row's factor on the covariance, (D,)."""
-    parts = [torch.full((w.figures.shape[1],), w.scale**0.5) for w in witnesses]
+    parts = [torch.full((w.per_image_values.shape[1],), w.scale**0.5) for w in measurements]
     return torch.cat(parts).double()
 
 
@@ -207,7 +212,7 @@ def _of_class_means(deviations: Tensor, amounts: Tensor) -> Tensor:
 
 
 def _noise(
-    witnesses: Sequence[Witness],
+    measurements: Sequence[Measurement],
     deviations: Tensor,
     means: Tensor,
     of_means: Tensor,
@@ -220,9 +225,9 @@ def _noise(
     of_means  (D, D) as `_of_class_means` has it
     amounts   (A,)   share of the client's labels that each image stands for
     """
-    widths = [witness.figures.shape[1] for witness in witnesses]
+    widths = [measurement.per_image_values.shape[1] for measurement in measurements]
     expand = _blocks([torch.ones(1, width) for width in widths])  # (W, D)
-    uneven = expand.T @ _unevenness(witnesses, sampling.batch) @ expand  # (D, D)
+    uneven = expand.T @ _unevenness(measurements, sampling.batch) @ expand  # (D, D)
     # The client's images within their classes, and the auxiliary images behind the class means.
     drawn = (deviations * amounts[:, None]).T @ deviations
     # The labels: a witness that counts the steps unevenly sees other shares than the plain ones.
@@ -230,9 +235,9 @@ def _noise(
     noise = drawn * (1 / sampling.distinct + uneven) + of_means + mixed * uneven
     variances = noise.diagonal().clone()
     noise = noise * (1 - _SHRINK) + torch.diag(variances * _SHRINK)
-    extra = _blocks([w.drift @ w.drift.T for w in witnesses])
+    extra = _blocks([w.nuisance_directions @ w.nuisance_directions.T for w in measurements])
     # A factor on the covariance is not meant for the rounding of the files.
-    spread = torch.cat([w.spread / w.scale for w in witnesses])
+    spread = torch.cat([w.spread / w.scale for w in measurements])
     floor = _FLOOR * (variances.mean() + variances)
     return noise + extra + torch.diag(spread + floor)
 
@@ -259,9 +264,9 @@ def _blocks(parts: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-def _unevenness(witnesses: Sequence[Witness], batch: float) -> Tensor:
+def _unevenness(measurements: Sequence[Measurement], batch: float) -> Tensor:
     """Σ_τ (w_τ - 1/m)(w'_τ - 1/m) / |B| of every pair of witnesses, (W, W)."""
-    rows = [witness.weights - 1 / len(witness.weights) for witness in witnesses]
+    rows = [measurement.weights - 1 / len(measurement.weights) for measurement in measurements]
     table = [[float(a @ b) if len(a) == len(b) else 0.0 for b in rows] for a in rows]
     return torch.tensor(table, dtype=torch.float64) / batch
 
@@ -284,12 +289,14 @@ def estimate(columns: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     return whole, whole @ columns.T
 
 
-def _misfit(witnesses: Sequence[Witness], noise: Tensor, residual: Tensor) -> tuple[float, ...]:
+def _misfit(
+    measurements: Sequence[Measurement], noise: Tensor, residual: Tensor
+) -> tuple[float, ...]:
     """Squared whitened residual per row of each witness, by itself and without its scale."""
     found, start = [], 0
-    for witness in witnesses:
-        end = start + witness.figures.shape[1]
-        own, rows = noise[start:end, start:end] / witness.scale, residual[start:end]
+    for measurement in measurements:
+        end = start + measurement.per_image_values.shape[1]
+        own, rows = noise[start:end, start:end] / measurement.scale, residual[start:end]
         found.append(float(rows @ torch.linalg.solve(own, rows)) / len(rows))
         start = end
     return tuple(found)

@@ -18,7 +18,7 @@ _EVEN = 3**0.5  # a split of s of which nothing is known is even on -s…s: s/�
 _EXACT = 1e-12  # variances below are none
 
 
-def confused_groups(shares: Tensor, covariance: Tensor) -> tuple[tuple[int, ...], ...]:
+def unidentifiable_groups(shares: Tensor, covariance: Tensor) -> tuple[tuple[int, ...], ...]:
     """Groups of classes that are told together and not apart, each in order, ascending.
 
     shares      (N,)    z
@@ -47,7 +47,7 @@ def confused_groups(shares: Tensor, covariance: Tensor) -> tuple[tuple[int, ...]
     return tuple(group for group in found if _sum_is_told(shares, covariance, list(group)))
 
 
-def uninformed(answer: Tensor, shares: Tensor, covariance: Tensor) -> bool:
+def uninformative(answer: Tensor, shares: Tensor, covariance: Tensor) -> bool:
     """Whether the answer is no better than an even guess, in labels that are right (Eq. 92).
 
     answer      (N,)    x ≥ 0, as reported

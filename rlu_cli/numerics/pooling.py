@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlu_cli.numerics.simplex import mixture
 
-_TURNS = 6  # of shares and the noise of drawing them
+_MAX_ITERATIONS = 6  # of shares and the noise of drawing them
 _LEAST = 1e-3  # of a round's covariance that is taken for its own whatever the rest
 _FLOOR = 1e-12  # variance of a share, against rounds without any noise
 
@@ -35,7 +35,7 @@ class RoundShares:
 
     shares: Tensor
     covariance: Tensor | None = None
-    common: Tensor | None = None
+    shared_covariance: Tensor | None = None
     drawn: float | None = None
     held: float | None = None
     bounded: Tensor | None = None
@@ -70,7 +70,7 @@ class Agreement:
     chi_square: float
     degrees: int
     p_value: float
-    widened: float
+    variance_inflation: float
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def pool(rounds: Sequence[RoundShares]) -> Pooled:
     points = [plane.T @ one.shares.double().cpu() for one in rounds]
     noises = [_noise(one, plane) for one in rounds]
     shares = _mean(rounds)
-    for _ in range(_TURNS):
+    for _ in range(_MAX_ITERATIONS):
         drawn = [_multinomial(shares, plane) * one.drawing for one in rounds]
         weights, precision = _weights([n.whole + d for n, d in zip(noises, drawn, strict=True)])
         mean = _weighted(weights, points)
@@ -118,11 +118,11 @@ def pool(rounds: Sequence[RoundShares]) -> Pooled:
         shares = mixture(root @ plane.T, root @ mean).shares
     agreement = _agreement(rounds, plane, noises, drawn)
     own = [
-        (n.own * (1 - one.overlap) + d) * agreement.widened
+        (n.own * (1 - one.overlap) + d) * agreement.variance_inflation
         for one, n, d in zip(rounds, noises, drawn, strict=True)
     ]
     alike = [
-        _root(n.common + n.own * one.overlap * agreement.widened)
+        _root(n.shared_covariance + n.own * one.overlap * agreement.variance_inflation)
         for one, n in zip(rounds, noises, strict=True)
     ]
     spread = sum(w @ part @ w.T for w, part in zip(weights, own, strict=True))
@@ -135,23 +135,23 @@ class _Noise:
     """Covariances (N - 1, N - 1) of a round on the plane: its own part, the common one, both."""
 
     own: Tensor
-    common: Tensor
+    shared_covariance: Tensor
 
     @property
     def whole(self) -> Tensor:
-        return self.own + self.common
+        return self.own + self.shared_covariance
 
 
 def _noise(one: RoundShares, plane: Tensor) -> _Noise:
     """The parts of a round's covariance, each positive semi-definite."""
     assert one.covariance is not None
     whole = _positive(plane.T @ one.covariance.double().cpu() @ plane)
-    if one.common is None:
-        common = torch.zeros_like(whole)
+    if one.shared_covariance is None:
+        shared_covariance = torch.zeros_like(whole)
     else:
-        common = _positive(plane.T @ one.common.double().cpu() @ plane)
+        shared_covariance = _positive(plane.T @ one.shared_covariance.double().cpu() @ plane)
     least = _LEAST * whole + _FLOOR * torch.eye(len(whole), dtype=torch.float64)
-    return _Noise(_positive(whole - common) + least, common)
+    return _Noise(_positive(whole - shared_covariance) + least, shared_covariance)
 
 
 def _multinomial(shares: Tensor, plane: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def _agreement(
     A common error that is larger in one round than in another tells them apart too, by the
     difference of the roots of their B_r. Classes that no round has count for nothing.
     """
-    roots = [_root(noise.common) for noise in noises]
+    roots = [_root(noise.shared_covariance) for noise in noises]
     middle = torch.stack(roots).mean(0)
     apart = [(root - middle) @ (root - middle).T for root in roots]
     own = [n.own + a for n, a in zip(noises, apart, strict=True)]
@@ -193,8 +193,8 @@ def _agreement(
     if degrees < 1:
         return Agreement(total, 0, 1.0, 1.0)
     free, freedom = _scatter(rounds, [n + d for n, d in zip(own, drawn, strict=True)], plane)
-    widened = max(1.0, total / degrees, free / max(freedom, 1))
-    return Agreement(total, degrees, float(chi2.sf(total, degrees)), widened)
+    variance_inflation = max(1.0, total / degrees, free / max(freedom, 1))
+    return Agreement(total, degrees, float(chi2.sf(total, degrees)), variance_inflation)
 
 
 def _scatter(

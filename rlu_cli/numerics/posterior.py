@@ -20,7 +20,7 @@ from torch import Tensor
 # Jeffreys' ½. A client of many classes tells its own.
 _CONCENTRATIONS = (0.1, 0.2, 0.5, 1.0, 2.0)
 _USUAL, _SPREAD = 0.5, 0.5
-_ROUNDS = 100
+_MAX_ITERATIONS = 100
 _DAMPING = 0.5
 _SETTLED = 1e-4  # relative change of the sites' precisions
 _REACH = 8.0  # deviations on either side that are integrated over
@@ -83,7 +83,7 @@ def posterior_mean(centre: Tensor, covariance: Tensor) -> Tensor | None:
 def _propagate(centre: _Array, covariance: _Array, concentration: float) -> _Propagated:
     classes = len(centre)
     sites = _Sites(np.zeros(classes), np.zeros(classes))
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ITERATIONS):
         mean, variance, _ = _marginals(centre, covariance, sites)
         precision = np.maximum(1 / variance - sites.precision, _LOOSE)
         cavity = (mean / variance - sites.shift) / precision

@@ -1,4 +1,4 @@
-"""Finding → Report."""
+"""CaseFinding → Report."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from torch import Tensor
 
 from rlu_cli import __version__
 from rlu_cli.attacks import ATTACKS, COUNTS, SET
-from rlu_cli.auxiliary import is_noise
-from rlu_cli.calibration import Expectation
-from rlu_cli.cases import Case
-from rlu_cli.diagnostics import Caution, confusions
+from rlu_cli.audit.diagnostics import FindingWarning, unidentifiable
+from rlu_cli.audit.expected_accuracy import ExpectedAccuracy
+from rlu_cli.audit.finding import CaseFinding, MethodFinding
+from rlu_cli.audit.joint_estimate import Joint
+from rlu_cli.audit.scoring import Score
+from rlu_cli.case.auxiliary import is_noise
+from rlu_cli.case.build import Case
 from rlu_cli.errors import printable
 from rlu_cli.hashing import file_sha256
 from rlu_cli.models import runs_code
 from rlu_cli.numerics.intervals import count_intervals, share_intervals
 from rlu_cli.numerics.rounding import round_to_total
-from rlu_cli.pipeline import Finding, MethodFinding
 from rlu_cli.reports.expected import expected_part
 from rlu_cli.reports.joint import joint_part
 from rlu_cli.reports.schema import (
@@ -33,15 +35,13 @@ from rlu_cli.reports.schema import (
     Input,
     MethodResult,
     Metrics,
+    ModelHypothesis,
     Notice,
     OutputLayer,
-    Reading,
     Report,
     Result,
     SettingValue,
 )
-from rlu_cli.rounds import Joint
-from rlu_cli.scoring import Score
 from rlu_cli.types import Recovery
 
 _PRIVATE = ("classes", "truth", "output", "history")
@@ -50,9 +50,9 @@ _LONG = 4096
 
 
 def build_report(
-    finding: Finding,
+    finding: CaseFinding,
     joint: Joint | None = None,
-    expectation: Expectation | None = None,
+    expectation: ExpectedAccuracy | None = None,
     *,
     redact: bool = False,
 ) -> Report:
@@ -80,7 +80,7 @@ def build_report(
             width=finding.evidence_width,
             bias=finding.biased,
         ),
-        readings=[_reading(reading, redact=redact) for reading in finding.readings],
+        hypotheses=[_reading(reading, redact=redact) for reading in finding.hypotheses],
         assumptions=_assumptions(finding, redact=redact),
         result=first.result,
         metrics=first.metrics,
@@ -95,7 +95,7 @@ def build_report(
 
 
 def build_calibration(
-    case: Case, expectations: Sequence[Expectation], device: torch.device
+    case: Case, expectations: Sequence[ExpectedAccuracy], device: torch.device
 ) -> Calibration:
     """What virtual clients say of methods on a global model."""
     path, digest = case.auxiliary.source, case.auxiliary.sha256
@@ -106,7 +106,9 @@ def build_calibration(
         environment=environment(device),
         seed=case.value("seed"),
         inputs={
-            "global": Input(path=printable(case.pair[0].path, _LONG), sha256=case.pair[0].sha256),
+            "global": Input(
+                path=printable(case.pair.before.path, _LONG), sha256=case.pair.before.sha256
+            ),
             "aux": Input(path=printable(path, _LONG), sha256=digest),
         },
         settings={
@@ -129,7 +131,7 @@ def environment(device: torch.device) -> dict[str, str]:
     }
 
 
-def _method(finding: Finding, found: MethodFinding, *, redact: bool) -> MethodResult:
+def _method(finding: CaseFinding, found: MethodFinding, *, redact: bool) -> MethodResult:
     recovery = found.recovery
     return MethodResult(
         method=found.method,
@@ -143,7 +145,7 @@ def _method(finding: Finding, found: MethodFinding, *, redact: bool) -> MethodRe
     )
 
 
-def _result(finding: Finding, recovery: Recovery, *, redact: bool) -> Result:
+def _result(finding: CaseFinding, recovery: Recovery, *, redact: bool) -> Result:
     names, present = finding.case.auxiliary.class_names, recovery.present
     shares = recovery.shares.tolist()
     counts = [None] * len(names) if recovery.counts is None else recovery.counts.tolist()
@@ -173,7 +175,7 @@ def _result(finding: Finding, recovery: Recovery, *, redact: bool) -> Result:
     )
 
 
-def _bounds(finding: Finding, recovery: Recovery) -> dict[str, list[Any]]:
+def _bounds(finding: CaseFinding, recovery: Recovery) -> dict[str, list[Any]]:
     """Intervals of shares and counts by field; nothing where the method does not know its error."""
     if recovery.covariance is None:
         return {}
@@ -192,13 +194,13 @@ def _confused(recovery: Recovery) -> dict[str, list[Any]]:
     if recovery.covariance is None or not recovery.status.ok:
         return {}
     others: list[list[int]] = [[] for _ in recovery.shares]
-    for group in confusions(recovery):
+    for group in unidentifiable(recovery):
         for n in group:
             others[n] = [other for other in group if other != n]
     return {"confused_with": others}
 
 
-def _per_pass(finding: Finding, counts: Tensor | None) -> list[int | None]:
+def _per_pass(finding: CaseFinding, counts: Tensor | None) -> list[int | None]:
     """Counts of one full pass; None where an epoch was no full pass."""
     plan = finding.case.plan
     if counts is None or plan.total is None or plan.passes == 1:
@@ -218,14 +220,14 @@ def _metrics(scored: Score | None, floor: Score | None) -> Metrics | None:
     )
 
 
-def _notices(warnings: Sequence[Caution], *, redact: bool) -> list[Notice]:
+def _notices(warnings: Sequence[FindingWarning], *, redact: bool) -> list[Notice]:
     return [
         Notice(code=w.code, text=w.redacted if redact and w.redacted is not None else w.text)
         for w in warnings
     ]
 
 
-def _inputs(finding: Finding, *, redact: bool) -> dict[str, Input]:
+def _inputs(finding: CaseFinding, *, redact: bool) -> dict[str, Input]:
     case = finding.case
     before, after = case.pair
     files = {
@@ -242,13 +244,13 @@ def _inputs(finding: Finding, *, redact: bool) -> dict[str, Input]:
     }
 
 
-def _settings(finding: Finding, *, redact: bool) -> dict[str, SettingValue]:
+def _settings(finding: CaseFinding, *, redact: bool) -> dict[str, SettingValue]:
     shown: Mapping[str, Any] = {
         name: setting
         for name, setting in finding.settings.items()
         if not (redact and name in _PRIVATE)
     }
-    hidden = _OWN_CODE if redact and runs_code(finding.readings[0].model) else ()
+    hidden = _OWN_CODE if redact and runs_code(finding.hypotheses[0].model) else ()
     return {
         name: SettingValue(
             value=None if name in hidden else _plain(setting.value),
@@ -269,7 +271,7 @@ def _plain(value: Any) -> Any:
     return printable(value, _LONG)
 
 
-def _assumptions(finding: Finding, *, redact: bool) -> list[str]:
+def _assumptions(finding: CaseFinding, *, redact: bool) -> list[str]:
     """Redacted: no class names, nor the files that were skipped, which lie in class folders."""
     if not redact:
         return list(finding.assumptions)
@@ -282,12 +284,12 @@ def _kind(source: str) -> str:
     return "file" if any(mark in source for mark in "/\\:") else source
 
 
-def _reading(reading: Any, *, redact: bool) -> Reading:
+def _reading(reading: Any, *, redact: bool) -> ModelHypothesis:
     def figure(value: float) -> float | None:
         return None if math.isnan(value) else value
 
     hidden = redact and runs_code(reading.model)
-    return Reading(
+    return ModelHypothesis(
         model="own code" if hidden else printable(reading.model, _LONG),
         arguments={} if hidden else _plain(reading.arguments),
         normalize=reading.normalise,

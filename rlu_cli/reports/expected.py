@@ -6,11 +6,11 @@ import json
 import math
 from collections.abc import Iterator
 
-from rlu_cli.calibration import Expectation
+from rlu_cli.audit.expected_accuracy import ExpectedAccuracy
 from rlu_cli.reports.schema import Calibration, Expected
 
 
-def expected_part(found: Expectation) -> Expected:
+def expected_part(found: ExpectedAccuracy) -> Expected:
     """The expectation as data."""
     return Expected(
         method=found.method,

@@ -6,17 +6,17 @@ from dataclasses import asdict
 
 import torch
 
+from rlu_cli.audit.finding import CaseFinding
+from rlu_cli.audit.joint_estimate import Joint
 from rlu_cli.errors import printable
 from rlu_cli.numerics.intervals import share_intervals
 from rlu_cli.numerics.pooling import Pooled
-from rlu_cli.pipeline import Finding
 from rlu_cli.reports import schema
-from rlu_cli.rounds import Joint
 
 _LONG = 4096
 
 
-def joint_part(finding: Finding, joint: Joint, *, redact: bool) -> schema.Joint:
+def joint_part(finding: CaseFinding, joint: Joint, *, redact: bool) -> schema.Joint:
     """The joint estimate as data; redacted, without shares, class names and files."""
     pooled = joint.pooled
     agreement = None if pooled is None else pooled.agreement
@@ -40,7 +40,7 @@ def joint_part(finding: Finding, joint: Joint, *, redact: bool) -> schema.Joint:
     )
 
 
-def _shares(finding: Finding, pooled: Pooled, *, redact: bool) -> list[schema.JointShare]:
+def _shares(finding: CaseFinding, pooled: Pooled, *, redact: bool) -> list[schema.JointShare]:
     names = finding.case.auxiliary.class_names
     if redact:
         return [schema.JointShare(index=n, name=None, share=None) for n in range(len(names))]

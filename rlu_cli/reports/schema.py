@@ -83,7 +83,7 @@ class OutputLayer(_Part):
     bias: bool
 
 
-class Reading(_Part):
+class ModelHypothesis(_Part):
     """One way to read the files that keys and shapes leave open, and how well it fits."""
 
     model: str
@@ -138,7 +138,9 @@ class Agreement(_Part):
     chi_square: float
     degrees: int
     p_value: float = Field(description="how often rounds of the same labels differ as much")
-    widened: float = Field(description="factor on the rounds' own part of the covariance, >= 1")
+    variance_inflation: float = Field(
+        description="factor on the rounds' own part of the covariance, >= 1"
+    )
 
 
 class JointMetrics(_Part):
@@ -204,7 +206,7 @@ class Report(_Part):
     inputs: dict[str, Input]
     settings: dict[str, SettingValue]
     output_layer: OutputLayer
-    readings: list[Reading]
+    hypotheses: list[ModelHypothesis]
     assumptions: list[str]
     result: Result
     metrics: Metrics | None

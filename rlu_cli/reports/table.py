@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlu_cli.attacks import SET, UNIFORM
-from rlu_cli.diagnostics import OF_METHOD, label
+from rlu_cli.audit.diagnostics import OF_METHOD, label
 from rlu_cli.reports.expected import expected_lines
 from rlu_cli.reports.joint_table import joint_lines
 from rlu_cli.reports.schema import ClassCount, MethodResult, Notice, Report
@@ -60,7 +60,7 @@ def render(report: Report, *, terminal: bool = False) -> str:
 
 
 def _readings(report: Report) -> Table | None:
-    measured = [r for r in report.readings if r.embedding_cosine is not None]
+    measured = [r for r in report.hypotheses if r.embedding_cosine is not None]
     if not measured:
         return None
     table = Table(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlu_cli.schemes.scheme import Member, Round, totals, weighted
+from rlu_cli.schemes.scheme import Member, Round, Scheme, totals, weighted
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,6 @@ class FedProx:
     """
 
     pull: float = 0.0
-    remembers: bool = False
 
     def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
         return None
@@ -27,3 +26,7 @@ class FedProx:
     ) -> tuple[Any, Any]:
         (average,) = totals(members, weighted)
         return average, None
+
+
+FEDAVG = Scheme(build=lambda pull: FedProx(), summary="plain averaging of the clients' models")
+FEDPROX = Scheme(build=FedProx, summary="task loss + λ/2 ‖θ - θ_global‖²", takes_lambda=True)

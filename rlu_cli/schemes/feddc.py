@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlu_cli.schemes.scheme import Member, Round, total, totals
+from rlu_cli.schemes.scheme import Member, Round, Scheme, total, totals
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,6 @@ class FedDC:
     """
 
     pull: float = 0.0
-    remembers: bool = True
 
     def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
         if not past:
@@ -39,3 +38,11 @@ class FedDC:
     def _drift(self, start: Any, member: Member) -> Any:
         """d_k after this round."""
         return total([member.end - start, *(done.end - done.start for done in member.past)])
+
+
+SCHEME = Scheme(
+    build=FedDC,
+    summary="task loss + λ/2 ‖θ - (θ_global - d_k)‖² + ⟨θ, Δ_k - Δ⟩ / Σ η",
+    takes_lambda=True,
+    remembers=True,
+)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlu_cli.schemes.scheme import Member, Round, total, totals, weighted
+from rlu_cli.schemes.scheme import Member, Round, Scheme, total, totals, weighted
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class FedDyn:
     """
 
     pull: float = 0.0
-    remembers: bool = True
 
     def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
         if not past or not self.pull:
@@ -36,3 +35,12 @@ class FedDyn:
         state = moved * (-self.pull / clients)
         state = state if server is None else server + state
         return (average - state * (1 / self.pull) if self.pull else average), state
+
+
+SCHEME = Scheme(
+    build=FedDyn,
+    summary="task loss + λ/2 ‖θ - θ_global‖² + λ ⟨Σ Δ_k, θ⟩ over the client's own rounds",
+    takes_lambda=True,
+    remembers=True,
+    server_keeps_value=True,
+)

@@ -95,7 +95,7 @@ def step_weights(client: Recursion) -> Tensor:
     return torch.stack(list(path(client, start, list(impulses)))) / -client.lr[0]
 
 
-def drift_weights(client: Recursion) -> Tensor:
+def offset_weights(client: Recursion) -> Tensor:
     """How far θ_global, a constant and an old momentum buffer move each position: (m + 1, 3).
 
     With gradients of zero, θ_global - θ^τ = weights[τ] · (θ_global, constant, velocity); the last

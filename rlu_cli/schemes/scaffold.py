@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlu_cli.schemes.scheme import Member, Round, totals, weighted
+from rlu_cli.schemes.scheme import Member, Round, Scheme, totals, weighted
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,6 @@ class Scaffold:
     """
 
     pull: float = 0.0
-    remembers: bool = True
 
     def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
         own = control_variate(past)
@@ -58,3 +57,12 @@ def control_variate(past: Sequence[Round]) -> Any:
 def derived_server_value(start: Any, after: Any, rate: float) -> Any:
     """c^(r+1) under full participation and plain averaging: (θ^(r) - θ^(r+1)) / Σ η."""
     return (start - after) * (1 / rate)
+
+
+SCHEME = Scheme(
+    build=lambda pull: Scaffold(),
+    summary="gradients corrected by c - c_k, the server's and the client's control variate",
+    remembers=True,
+    server_keeps_value=True,
+    server_value=True,
+)

@@ -31,17 +31,12 @@ class Round:
     server: Any = None
 
 
-class Scheme(Protocol):
-    """A federated scheme; λ, where it has one, is a field named `pull`."""
+class SchemeRule(Protocol):
+    """What client and server compute under a scheme; λ, where it has one, is the field `pull`."""
 
     @property
     def pull(self) -> float:
         """λ of the proximal term, 0 without one."""
-        ...
-
-    @property
-    def remembers(self) -> bool:
-        """Whether a client needs what it did in earlier rounds."""
         ...
 
     def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
@@ -63,6 +58,26 @@ class Scheme(Protocol):
         clients  all clients there are
         """
         ...
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One row of the table of schemes.
+
+    build               λ → the scheme's rule
+    summary             what it computes, for `rlu schemes`
+    takes_lambda        whether λ (`--lambda`) means something to it
+    remembers           whether a client's step depends on its earlier rounds (`--history`)
+    server_keeps_value  whether the server has a value of its own from round 1 on (server.pt)
+    server_value        whether clients see that value, so that an attack must know it
+    """
+
+    build: Callable[[float], SchemeRule]
+    summary: str
+    takes_lambda: bool = False
+    remembers: bool = False
+    server_keeps_value: bool = False
+    server_value: bool = False
 
 
 @dataclass(frozen=True)

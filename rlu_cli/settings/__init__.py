@@ -8,7 +8,6 @@ write a file, lift a limit or reach outside its folder is taken.
 from __future__ import annotations
 
 from rlu_cli.settings.files import FILE_NAME, file_layers
-from rlu_cli.settings.kinds import INFER, KINDS, MAX_STEPS
 from rlu_cli.settings.layers import (
     Layer,
     environment_layer,
@@ -16,12 +15,13 @@ from rlu_cli.settings.layers import (
     require,
     resolve,
 )
+from rlu_cli.settings.specs import INFER, MAX_STEPS, SETTINGS
 
 __all__ = [
     "FILE_NAME",
     "INFER",
-    "KINDS",
     "MAX_STEPS",
+    "SETTINGS",
     "Layer",
     "environment_layer",
     "file_layers",

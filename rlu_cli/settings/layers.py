@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlu_cli.errors import UsageError, printable
-from rlu_cli.settings.kinds import KINDS, PATHS
+from rlu_cli.settings.specs import PATHS, SETTINGS
 from rlu_cli.types import Setting
 
 
@@ -35,7 +35,7 @@ def flag_layer(flags: Mapping[str, Any]) -> Layer:
 
 def environment_layer(environment: Mapping[str, str] = os.environ) -> Layer:
     """RLU_LR, RLU_BATCH_SIZE, … as settings."""
-    variables = {name: f"RLU_{name.upper()}" for name in KINDS}
+    variables = {name: f"RLU_{name.upper()}" for name in SETTINGS}
     return Layer(
         {
             name: Setting(environment[variable], variable)
@@ -62,7 +62,7 @@ def resolve(layers: Sequence[Layer]) -> dict[str, Setting]:
                 beside |= set() if layer.trusted else {name}
     if "model_args" in beside:
         _refuse_arguments(found)
-    for name, kind in KINDS.items():
+    for name, kind in SETTINGS.items():
         if name not in found and kind.default is not None:
             found[name] = Setting(kind.default, "default")
     return found
@@ -77,17 +77,17 @@ def _refuse_arguments(found: Mapping[str, Setting]) -> None:
             "E105",
             f"refused model_args from {found['model_args'].source}",
             why="the model is the user's own code, and this file is not the user",
-            hint=f"give the arguments on the command line: {KINDS['model_args'].give}",
+            hint=f"give the arguments on the command line: {SETTINGS['model_args'].give}",
         )
 
 
 def _check_known(name: str, given: Setting) -> None:
-    if name not in KINDS:
-        near = difflib.get_close_matches(name, KINDS, 1)
+    if name not in SETTINGS:
+        near = difflib.get_close_matches(name, SETTINGS, 1)
         raise UsageError(
             "E101",
             f"unknown setting {printable(name)!r} in {given.source}",
-            hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(KINDS)}",
+            hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(SETTINGS)}",
         )
 
 
@@ -95,7 +95,7 @@ def _accepted(name: str, given: Setting, layer: Layer) -> Setting:
     if not layer.trusted:
         _refuse_unsafe(name, given, layer)
     try:
-        parsed = KINDS[name].parse(given.value)
+        parsed = SETTINGS[name].parse(given.value)
     except ValueError as expected:
         raise UsageError(
             "E101",
@@ -111,7 +111,7 @@ def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:
     from rlu_cli.models import runs_code
 
     value, why = given.value, None
-    if not KINDS[name].beside:
+    if not SETTINGS[name].beside:
         why = "a file beside what is under inspection is not the user"
     elif name == "model" and isinstance(value, str) and runs_code(value):
         why = "it would run code that the user did not name"
@@ -122,7 +122,7 @@ def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:
             "E105",
             f"refused {name} = {printable(value)!r} from {given.source}",
             why=why,
-            hint=f"if you want it, name it on the command line: {KINDS[name].give}",
+            hint=f"if you want it, name it on the command line: {SETTINGS[name].give}",
         )
 
 
@@ -140,7 +140,7 @@ def require(settings: Mapping[str, Setting], names: Sequence[str], notes: Sequen
         raise UsageError(
             "E102",
             f"nobody said: {', '.join(missing)}",
-            facts=[(name, KINDS[name].give) for name in missing]
+            facts=[(name, SETTINGS[name].give) for name in missing]
             + [("note", note) for note in notes],
             hint="give each on the command line, as RLU_NAME, or in an rlu.toml",
         )

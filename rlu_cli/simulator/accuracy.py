@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rlu_cli.normalisation import Normalisation
+from rlu_cli.models.input_scaling import Normalisation
 from rlu_cli.simulator.client import to_pixels
 
 EVALUATION_BATCH = 256

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlu_cli.schemes import Bundle, Member, Round, Scheme
+from rlu_cli.schemes import Bundle, Member, Round, SchemeRule
 from rlu_cli.simulator.client import State
 
 
@@ -24,7 +24,7 @@ class Sent:
 
 
 def aggregate(
-    scheme: Scheme,
+    scheme: SchemeRule,
     names: Sequence[str],
     start: State,
     sent: Iterable[Sent],

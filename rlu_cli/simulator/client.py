@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlu_cli.batches import draw_batches
 from rlu_cli.errors import InputError
-from rlu_cli.normalisation import Normalisation
+from rlu_cli.local_training.batch_order import draw_batches
+from rlu_cli.models.input_scaling import Normalisation
 from rlu_cli.schemes.descent import clip_to_norm, descent
 from rlu_cli.simulator.defences import add_noise, send_largest
 from rlu_cli.simulator.gradients import gradients_of

@@ -24,7 +24,7 @@ def federate(
     run: RunFolder,
     *,
     tick: Callable[[int], None] = lambda steps: None,
-    say: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Round]:
     """Train round after round, writing every model and every truth as soon as it is known.
 
@@ -41,8 +41,8 @@ def federate(
     model.to(federation.device)
     work = Work(federation, model, run, tick)
     if run.read_global(0) is None:
-        _start(work, say)
-    number = yield from _rounds(work, say)
+        _start(work, progress)
+    number = yield from _rounds(work, progress)
     if plan.keep == "heads":
         keep_heads(run, number, range(number))
     if plan.defence.dp_noise is not None:
@@ -60,7 +60,7 @@ def _check(model: nn.Module, federation: Federation) -> None:
         require_private(model)
 
 
-def _start(work: Work, say: Callable[[str], None]) -> None:
+def _start(work: Work, progress: Callable[[str], None]) -> None:
     """Write the global model of round 0, drawn or pretrained."""
     plan, holding = work.plan, work.federation.holding
     if plan.pretrain is not None:
@@ -73,20 +73,20 @@ def _start(work: Work, say: Callable[[str], None]) -> None:
             normalise=work.federation.normalise,
             seed=(plan.seed, 7),
             checks=work.federation.pretrain_checks,
-            say=say,
+            progress=progress,
         )
         work.run.note("pretrain", asdict(done))
     work.run.write_global(0, copy_state(work.model))
 
 
-def _rounds(work: Work, say: Callable[[str], None]) -> Generator[Round, None, int]:
+def _rounds(work: Work, progress: Callable[[str], None]) -> Generator[Round, None, int]:
     """Yield each round; return the number of the last."""
     number = 0
     while True:
         reached = train_accuracy(work, number) if work.plan.train_to is not None else None
         last = _is_last(work.plan, number, reached)
         said = "" if reached is None else f", training accuracy {reached:.3f}"
-        say(f"round {number}{said}")
+        progress(f"round {number}{said}")
         yield one_round(work, number, reached, last=last)
         if last:
             return number

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rlu_cli.schemes import TAKES_LAMBDA
+from rlu_cli.schemes import SCHEMES
 from rlu_cli.schemes.descent import ADAPTIVE, BETAS
-from rlu_cli.settings import KINDS
+from rlu_cli.settings import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Local:
         wrong = []
         for name, value in self.settings().items():
             try:
-                KINDS[name].parse(value)
+                SETTINGS[name].parse(value)
             except ValueError as expected:
                 wrong.append(f"{name} must be {expected}")
         return wrong
@@ -57,9 +57,10 @@ class Local:
     def contradictions(self) -> list[str]:
         """A sentence for each pair of values that cannot be together."""
         adaptive = self.optimizer in ADAPTIVE
+        with_lambda = [name for name, scheme in SCHEMES.items() if scheme.takes_lambda]
         cases = {
-            f"--lambda means nothing to {self.scheme}; it belongs to {', '.join(TAKES_LAMBDA)}": (
-                self.pull and self.scheme not in TAKES_LAMBDA
+            f"--lambda means nothing to {self.scheme}; it belongs to {', '.join(with_lambda)}": (
+                self.pull and self.scheme not in with_lambda
             ),
             f"--momentum means nothing to {self.optimizer}": self.momentum and adaptive,
             "--nesterov needs --momentum": self.nesterov and not self.momentum,

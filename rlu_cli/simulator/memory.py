@@ -19,8 +19,6 @@ from rlu_cli.simulator.files import read_state
 from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.run_folder import RunFolder
 
-SERVER_REMEMBERS = ("scaffold", "feddyn")  # schemes with a server.pt from round 1 on
-
 
 @dataclass(frozen=True)
 class Stored:
@@ -82,7 +80,7 @@ class Memory:
 
     def server(self, number: int) -> Stored | None:
         """The server's value at the start of round `number`; None for nothing yet."""
-        if number == 0 or self.plan.local.scheme not in SERVER_REMEMBERS:
+        if number == 0 or not self.plan.scheme.server_keeps_value:
             return None
         return self._stored(self.run.server_file(number))
 

@@ -13,7 +13,7 @@ from rlu_cli.simulator.accuracy import accuracy_on
 from rlu_cli.simulator.aggregate import Sent, aggregate
 from rlu_cli.simulator.client import LocalRound, train_client, trainable
 from rlu_cli.simulator.keep import keep_heads
-from rlu_cli.simulator.memory import SERVER_REMEMBERS, Memory, incomplete
+from rlu_cli.simulator.memory import Memory, incomplete
 from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.work import Round, Work
 
@@ -69,7 +69,7 @@ def _train(work: Work, number: int, client: int) -> LocalRound:
             classes=len(federation.holding.class_names),
             normalise=federation.normalise,
             seed=(plan.seed, 4, number, client),
-            constant=plan.scheme.constant(past, plan.recursion.rate, server),
+            constant=plan.rule.constant(past, plan.recursion.rate, server),
             tick=work.tick,
         )
     except InputError as error:
@@ -84,7 +84,7 @@ def _close(work: Work, number: int, clients: tuple[int, ...]) -> None:
     memory = Memory(run, plan, names, torch.device("cpu"), torch.float64)
     sent = (Sent(run.require_client(number, k), memory.past(k, number)) for k in clients)
     following = aggregate(
-        plan.scheme,
+        plan.rule,
         names,
         run.require_global(number),
         sent,
@@ -99,8 +99,8 @@ def _close(work: Work, number: int, clients: tuple[int, ...]) -> None:
 def _is_started(work: Work, number: int) -> bool:
     """Whether all that round `number` starts from is there."""
     whole = work.run.read_global(number) is not None
-    remembers = work.plan.local.scheme in SERVER_REMEMBERS
-    return whole and (not remembers or work.run.read_server(number) is not None)
+    keeps_value = work.plan.scheme.server_keeps_value
+    return whole and (not keeps_value or work.run.read_server(number) is not None)
 
 
 def _require_memory(work: Work, number: int, *, needed: bool) -> None:

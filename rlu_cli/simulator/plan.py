@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from rlu_cli.errors import UsageError
-from rlu_cli.schemes import SCHEMES, Recursion, Scheme, learning_rates
+from rlu_cli.local_training.step_plan import StepPlan, plan_steps
+from rlu_cli.schemes import SCHEMES, Recursion, Scheme, SchemeRule, learning_rates
 from rlu_cli.simulator.defences import Defence
 from rlu_cli.simulator.local import Local
-from rlu_cli.steps import Plan as Steps
-from rlu_cli.steps import plan_steps
 
 KEEP = ("all", "heads")
 
@@ -50,7 +49,7 @@ class Plan:
     keep: str = KEEP[0]
 
     @property
-    def steps(self) -> Steps:
+    def steps(self) -> StepPlan:
         """The steps of each client's round and the sizes of their batches."""
         local = self.local
         given = (self.epochs, self.batch_size, local.samples, local.steps_per_epoch)
@@ -58,7 +57,13 @@ class Plan:
 
     @property
     def scheme(self) -> Scheme:
-        return SCHEMES[self.local.scheme](self.local.pull)
+        """The row of the table of schemes."""
+        return SCHEMES[self.local.scheme]
+
+    @property
+    def rule(self) -> SchemeRule:
+        """What client and server compute, λ included."""
+        return self.scheme.build(self.local.pull)
 
     @property
     def recursion(self) -> Recursion:
@@ -68,7 +73,7 @@ class Plan:
             momentum=self.local.momentum,
             nesterov=self.local.nesterov,
             decay=self.local.weight_decay,
-            pull=self.scheme.pull,
+            pull=self.rule.pull,
         )
 
     def drawn(self, number: int) -> tuple[int, ...]:

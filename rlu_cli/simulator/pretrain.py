@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from rlu_cli.errors import InputError
-from rlu_cli.normalisation import Normalisation
+from rlu_cli.models.input_scaling import Normalisation
 from rlu_cli.simulator.accuracy import accuracy_on
 from rlu_cli.simulator.client import seeded, to_pixels
 
@@ -41,7 +41,7 @@ def pretrain(
     normalise: Normalisation,
     seed: tuple[int, ...],
     checks: int = 1,
-    say: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Pretraining:
     """SGD on all images until the first check at which `target` of them are classified right.
 
@@ -60,7 +60,7 @@ def pretrain(
             for part in _parts(rng.permutation(len(labels)), checks):
                 _train_on(model, optimiser, images, labels, normalise, part)
                 reached = accuracy_on(model, images, labels, normalise)
-                say(f"pretraining, epoch {epoch}: training accuracy {reached:.3f}")
+                progress(f"pretraining, epoch {epoch}: training accuracy {reached:.3f}")
                 if reached >= target:
                     return Pretraining(target, reached, epoch)
     raise not_reached(f"{EPOCHS} epochs of pretraining", target, reached)

@@ -12,8 +12,7 @@ from torch import nn
 
 from rlu_cli.checkpoints import open_checkpoint
 from rlu_cli.models import ARCHITECTURES, build_model, load_weights, parse_argument, runs_code
-from rlu_cli.normalisation import parse_normalisation
-from rlu_cli.schemes import TAKES_LAMBDA
+from rlu_cli.models.input_scaling import parse_normalisation
 from rlu_cli.simulator.client import seeded
 from rlu_cli.simulator.export import open_run, write_description
 from rlu_cli.simulator.federation import federate
@@ -63,10 +62,10 @@ class Simulation:
     def rounds(
         self,
         tick: Callable[[int], None] = lambda steps: None,
-        say: Callable[[str], None] = lambda text: None,
+        progress: Callable[[str], None] = lambda text: None,
     ) -> Iterator[Round]:
         """Train, yielding each round as it is complete on disk."""
-        return federate(self.federation, self.factory, self.run, tick=tick, say=say)
+        return federate(self.federation, self.factory, self.run, tick=tick, progress=progress)
 
 
 def prepare(request: Request, out: Path, *, force: bool = False) -> Simulation:
@@ -172,7 +171,7 @@ def _toml_table(request: Request, arguments: dict[str, Any], pool: Pool) -> dict
         "epochs": request.plan.epochs,
         "batch_size": request.plan.batch_size,
         **local.settings(),
-        **({"lambda": local.pull} if local.scheme in TAKES_LAMBDA else {}),
+        **({"lambda": local.pull} if request.plan.scheme.takes_lambda else {}),
         **({"history": "."} if request.plan.scheme.remembers else {}),
         "normalize": request.normalize,
         "mode": "train",

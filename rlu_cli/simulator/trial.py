@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rlu_cli.errors import InputError, printable
-from rlu_cli.normalisation import Normalisation
+from rlu_cli.models.input_scaling import Normalisation
 from rlu_cli.simulator.client import to_pixels
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rlu_cli.normalisation import Normalisation
+from rlu_cli.models.input_scaling import Normalisation
 from rlu_cli.simulator.partition import Partition
 from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.pool import Holding

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from linear_client import plain_weights
 from torch import Tensor
 
-from rlu_cli.types import Evidence, Head, Outputs
+from rlu_cli.attacks.observations import CLASS_UPDATES, DUMMIES
+from rlu_cli.types import Evidence, Head, Observation, Outputs
 
 Numbers = Sequence[float] | Tensor
 Rows = Sequence[Sequence[float]] | Tensor
@@ -55,7 +57,7 @@ def round_of(
     steps: int = 1,
     origin: Head | None = None,
     dummies: tuple[Outputs, Outputs] | None = None,
-    virtual: Rows | None = None,
+    class_updates: Rows | None = None,
 ) -> Evidence:
     """Evidence of plain SGD steps whose mean gradient is given.
 
@@ -65,17 +67,21 @@ def round_of(
     classes = len(gradient.weight)
     steps = steps if batches is None else len(batches)
     start = uniform(classes) if before is None else before
+    observed: dict[Observation[Any], Any] = {}
+    if dummies is not None:
+        observed[DUMMIES] = dummies
+    if class_updates is not None:
+        observed[CLASS_UPDATES] = numbers(class_updates)
     return Evidence(
         update=gradient * (-LR * steps),
         weights=plain_weights(steps),
-        drift=None,
+        offset=None,
         batch_sizes=None if batches is None else tuple(batches),
         lr=LR,
         before=start,
         after=start if after is None else after,
         origin=Head(torch.zeros_like(gradient.weight), None) if origin is None else origin,
-        dummies=dummies,
-        virtual=None if virtual is None else numbers(virtual),
+        observed=observed,
     )
 
 

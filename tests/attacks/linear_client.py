@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlu_cli.observe import with_bias
-from rlu_cli.types import Drift, Ensemble, Evidence, Head, Line, Outputs
+from rlu_cli.attacks.observations import (
+    CLASS_UPDATES,
+    DUMMIES,
+    INTERPOLATION,
+    REEVALUATION,
+    TILT,
+    VIRTUAL_POPULATION,
+)
+from rlu_cli.evidence.forward import with_bias
+from rlu_cli.types import (
+    Evidence,
+    GradientFreeOffset,
+    Head,
+    Interpolation,
+    Observation,
+    Outputs,
+    VirtualPopulation,
+)
 
 
 @dataclass(frozen=True)
@@ -90,51 +107,57 @@ def evidence_of(
     biased: bool = True,
     images: int = 80,
     weights: Tensor | None = None,
-    drift: Drift | None = None,
+    offset: GradientFreeOffset | None = None,
     virtual: bool = False,
 ) -> Evidence:
     """What a server sees of a client whose step τ holds per_step[τ, n] samples of class n.
 
     head     the global model; untrained when left out
     images   of each class that the server has
-    virtual  whether the server trains virtual clients: one of each class, and an ensemble
+    virtual  whether the server trains virtual clients: one of each class, and a population
     """
     weights = plain_weights(len(per_step)) if weights is None else weights
     start = world.untrained_head(biased=biased) if head is None else head
-    client = Client(world, start, lr, weights, drift)
+    client = Client(world, start, lr, weights, offset)
     end = client.train(per_step, seed=100)
     shown, truth = world.server_images(images)
-    line = _line(start, end, shown, truth, steps=len(per_step))
     before, after = _seen(start, shown, truth), _seen(end, shown, truth)
     dummies = world.dummy_images(10)
+    observed: dict[Observation[Any], Any] = {
+        DUMMIES: (_seen(start, *dummies), _seen(end, *dummies)),
+        INTERPOLATION: _interpolation(start, end, shown, truth, steps=len(per_step)),
+        REEVALUATION: lambda shares: None,
+        TILT: None,
+    }
     evidence = Evidence(
         update=with_bias(end - start, before, after),
         weights=weights,
-        drift=drift,
+        offset=offset,
         batch_sizes=tuple(per_step.sum(1).tolist()),
         lr=lr,
         before=before,
         after=after,
         origin=start,
         biased=start.bias is not None,
-        dummies=(_seen(start, *dummies), _seen(end, *dummies)),
-        line=line,
+        observed=observed,
     )
     if not virtual:
         return evidence
-    ensemble = _ensemble(client, per_step, end)
-    return replace(evidence, virtual=_virtual(client, per_step, evidence), ensemble=ensemble)
+    evidence = evidence.with_observed(CLASS_UPDATES, _class_updates(client, per_step, evidence))
+    return evidence.with_observed(VIRTUAL_POPULATION, _population(client, per_step, end))
 
 
 def _seen(head: Head, features: Tensor, labels: Tensor) -> Outputs:
     return Outputs(features, logits(head, features), labels)
 
 
-def _line(start: Head, end: Head, features: Tensor, labels: Tensor, *, steps: int) -> Line:
+def _interpolation(
+    start: Head, end: Head, features: Tensor, labels: Tensor, *, steps: int
+) -> Interpolation:
     """What the server sees from between both models; of a single step, the global model alone."""
     points = (0.0, 0.5, 1.0) if steps > 1 else (0.0,)
     heads = [start + (end - start) * point for point in points]
-    return Line(points, tuple(_seen(head, features, labels) for head in heads))
+    return Interpolation(points, tuple(_seen(head, features, labels) for head in heads))
 
 
 @dataclass(frozen=True)
@@ -145,7 +168,7 @@ class Client:
     start: Head
     lr: float
     weights: Tensor
-    drift: Drift | None
+    offset: GradientFreeOffset | None
 
     def train(self, per_step: Tensor, seed: int) -> Head:
         gradients: list[Head] = []
@@ -159,7 +182,7 @@ class Client:
         head, state = self.start, len(gradients)
         for gradient, weight in zip(gradients, self.weights[state].tolist(), strict=False):
             head = head - gradient * (self.lr * weight)
-        return head if self.drift is None else head - self.drift[state]
+        return head if self.offset is None else head - self.offset[state]
 
 
 def _gradient(head: Head, features: Tensor, labels: Tensor) -> Head:
@@ -170,7 +193,7 @@ def _gradient(head: Head, features: Tensor, labels: Tensor) -> Head:
     return Head(error.T @ features / len(labels), bias)
 
 
-def _virtual(client: Client, per_step: Tensor, evidence: Evidence) -> Tensor:
+def _class_updates(client: Client, per_step: Tensor, evidence: Evidence) -> Tensor:
     """Δb + h of clients that hold one class each, in batches of the client's sizes, (N, N)."""
     rows = []
     for label in range(client.world.classes):
@@ -185,7 +208,7 @@ def _virtual(client: Client, per_step: Tensor, evidence: Evidence) -> Tensor:
     return torch.stack(rows)
 
 
-def _ensemble(client: Client, per_step: Tensor, end: Head, count: int = 40) -> Ensemble:
+def _population(client: Client, per_step: Tensor, end: Head, count: int = 40) -> VirtualPopulation:
     """Clients of known labels in batches of the client's sizes, beside the client's own update."""
     shares, rows = [], []
     for index in range(count):
@@ -196,7 +219,9 @@ def _ensemble(client: Client, per_step: Tensor, end: Head, count: int = 40) -> E
         rows.append(_handed_in(client, client.train(labels, seed=9000 + 100 * index)))
     closeness = torch.full((count,), 0.5, dtype=torch.float64)
     closeness[count // 2 :] = 1.0
-    return Ensemble(torch.stack(shares), torch.stack(rows), _handed_in(client, end), closeness)
+    return VirtualPopulation(
+        torch.stack(shares), torch.stack(rows), _handed_in(client, end), closeness
+    )
 
 
 def _handed_in(client: Client, end: Head) -> Tensor:

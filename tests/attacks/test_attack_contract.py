@@ -24,7 +24,7 @@ from rlu_cli.attacks import (
     Method,
     Options,
 )
-from rlu_cli.types import Drift, Evidence, Head, Outputs, Recovery
+from rlu_cli.types import Evidence, GradientFreeOffset, Head, Outputs, Recovery
 
 OPTIONS = Options(draws=100)
 REPLAY = ("rlu", "path", "fusion")  # they follow the round's steps, which are the scheme's own
@@ -37,8 +37,10 @@ def _push(classes: int = 6, width: int = 12) -> Head:
     return Head(weight, torch.randn(classes, generator=generator, dtype=torch.float64) / 50)
 
 
-def _drift(steps: int) -> Drift:
-    return Drift(torch.linspace(0, 1, steps + 1, dtype=torch.float64)[:, None], (_push(),))
+def _drift(steps: int) -> GradientFreeOffset:
+    return GradientFreeOffset(
+        torch.linspace(0, 1, steps + 1, dtype=torch.float64)[:, None], (_push(),)
+    )
 
 
 def _round(steps: int = 1, batch: int = 24, **settings: object) -> Evidence:
@@ -61,7 +63,7 @@ PROBLEMS: dict[str, Callable[[], Evidence]] = {
     "one step": _round,
     "several steps": lambda: _round(4),
     "momentum": lambda: _round(4, weights=momentum_weights(4, 0.9)),
-    "drift": lambda: _round(4, drift=_drift(4)),
+    "drift": lambda: _round(4, offset=_drift(4)),
     "unknown batch size": lambda: replace(_round(2), batch_sizes=None),
     "full passes": _three_passes,
     "no bias": lambda: _round(2, biased=False),
@@ -230,13 +232,13 @@ def test_only_methods_that_need_labelled_images_look_at_them(name: str, problem:
     labels = other.before.labels.clone()
     labels[-5:] = 0
     virtual = None if evidence.virtual is None else evidence.virtual.flip(0)
-    ensemble = evidence.ensemble
-    ensemble = ensemble and replace(ensemble, shares=ensemble.shares.flip(0))
+    population = evidence.population
+    population = population and replace(population, shares=population.shares.flip(0))
     other = replace(
         other,
         before=replace(other.before, labels=labels),
         virtual=virtual,
-        ensemble=ensemble,
+        population=population,
     )
     unmoved = torch.equal(_answer(name, other).shares, _answer(name, evidence).shares)
     assert unmoved != ATTACKS[name].auxiliary

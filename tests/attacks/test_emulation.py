@@ -14,7 +14,7 @@ from rlu_cli.attacks import ATTACKS, Options
 from rlu_cli.attacks.emulation import left_out
 from rlu_cli.numerics.emulator import emulate
 from rlu_cli.numerics.posterior import posterior_mean
-from rlu_cli.types import Ensemble, Evidence, Recovery, Status
+from rlu_cli.types import Evidence, Recovery, Status, VirtualPopulation
 
 
 @cache
@@ -30,9 +30,9 @@ def _answer(evidence: Evidence) -> Recovery:
     return ATTACKS["emulation"].build(Options())(evidence)
 
 
-def _ensemble(evidence: Evidence) -> Ensemble:
-    assert evidence.ensemble is not None
-    return evidence.ensemble
+def _ensemble(evidence: Evidence) -> VirtualPopulation:
+    assert evidence.population is not None
+    return evidence.population
 
 
 def _lost(found: Recovery, truth: Tensor) -> float:
@@ -51,16 +51,16 @@ def test_it_finds_the_labels_of_clients_like_the_virtual_ones(sharp: float, most
 
 def test_the_answer_is_what_the_emulator_s_error_allows() -> None:
     evidence, _ = _round()
-    ensemble, found = _ensemble(evidence), _answer(evidence)
-    solved = emulate(ensemble.shares, ensemble.rows, ensemble.observed, ensemble.closeness)
-    expected = posterior_mean(solved.unbounded, solved.covariance)
+    population, found = _ensemble(evidence), _answer(evidence)
+    solved = emulate(population.shares, population.rows, population.observed, population.closeness)
+    expected = posterior_mean(solved.unconstrained, solved.covariance)
     assert expected is not None
     torch.testing.assert_close(found.shares, expected, rtol=0, atol=1e-12)
-    assert found.unbounded is not None
-    assert torch.equal(found.unbounded, solved.unbounded)
+    assert found.unconstrained is not None
+    assert torch.equal(found.unconstrained, solved.unconstrained)
     assert found.status is Status.SOLVED
-    assert found.diagnostics["misfit"] == {"virtual clients": solved.misfit}
-    assert found.diagnostics["virtual_clients"] == len(ensemble.shares)
+    assert found.diagnostics["misfit"] == {"virtual clients": solved.reduced_chi_square}
+    assert found.diagnostics["virtual_clients"] == len(population.shares)
     assert found.counts is not None
     assert int(found.counts.sum()) == 256
 
@@ -68,7 +68,9 @@ def test_the_answer_is_what_the_emulator_s_error_allows() -> None:
 def test_neither_update_nor_images_are_looked_at() -> None:
     """All that it knows was measured in the same way on all the clients."""
     evidence, _ = _round()
-    blank = replace(evidence, update=evidence.update * 0.0, line=None, virtual=None, linear=False)
+    blank = replace(
+        evidence, update=evidence.update * 0.0, interpolation=None, virtual=None, linear=False
+    )
     assert torch.equal(_answer(blank).shares, _answer(evidence).shares)
 
 
@@ -90,34 +92,36 @@ def test_what_to_expect_is_what_happens() -> None:
 
 
 def test_each_near_virtual_client_is_read_from_all_the_others() -> None:
-    ensemble = _ensemble(_round()[0])
-    found = left_out(ensemble)
-    near = torch.nonzero(ensemble.closeness == 1)[:, 0].tolist()
+    population = _ensemble(_round()[0])
+    found = left_out(population)
+    near = torch.nonzero(population.closeness == 1)[:, 0].tolist()
     assert len(found) == len(near) == 20
     index, others = near[3], [i for i in range(40) if i != near[3]]
     expected = emulate(
-        ensemble.shares[others],
-        ensemble.rows[others],
-        ensemble.rows[index],
-        ensemble.closeness[others],
+        population.shares[others],
+        population.rows[others],
+        population.rows[index],
+        population.closeness[others],
     )
-    mean = posterior_mean(expected.unbounded, expected.covariance)
+    mean = posterior_mean(expected.unconstrained, expected.covariance)
     assert mean is not None
     assert torch.equal(found[3], mean)
     # Its own labels are not looked at.
-    blind = ensemble.shares.clone()
+    blind = population.shares.clone()
     blind[index] = 1 / 6
-    again = left_out(replace(ensemble, shares=blind))
+    again = left_out(replace(population, shares=blind))
     assert torch.equal(again[3], found[3])
     assert not torch.equal(again[4], found[4])
 
 
 def test_a_client_that_is_like_no_virtual_one_is_said_to_be_so() -> None:
     evidence, _ = _round()
-    like, ensemble = _answer(evidence), _ensemble(evidence)
+    like, population = _answer(evidence), _ensemble(evidence)
     assert like.notes == ()
     other = _ensemble(_round(1, 4.0)[0])
-    strange = _answer(replace(evidence, ensemble=replace(ensemble, observed=5 * other.observed)))
+    strange = _answer(
+        replace(evidence, population=replace(population, observed=5 * other.observed))
+    )
     assert strange.diagnostics["misfit"]["virtual clients"] > 10
     assert any("unlike that of any virtual client" in note for note in strange.notes)
     assert strange.covariance is not None

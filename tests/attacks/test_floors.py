@@ -9,7 +9,7 @@ from linear_client import World, evidence_of
 from rlu_cli.attacks import ATTACKS, UNIFORM, Options
 from rlu_cli.attacks.floors import prior
 from rlu_cli.attacks.floors import uniform as even
-from rlu_cli.scoring import uniform_floor
+from rlu_cli.audit.scoring import uniform_floor
 
 
 def test_the_even_guess_spreads_the_labels_and_the_rest_by_class_order() -> None:

@@ -13,12 +13,15 @@ from linear_client import World, evidence_of, momentum_weights, skewed_steps
 from torch import Tensor, nn
 
 from rlu_cli.attacks import ATTACKS, Options, fusion
+from rlu_cli.audit.scoring import score
 from rlu_cli.checkpoints import read_head
-from rlu_cli.line import look_again, look_along
-from rlu_cli.normalisation import PRESETS
-from rlu_cli.observe import View, head_update, view_pair
+from rlu_cli.evidence.forward import ForwardConfig, evaluate_pair, head_update
+from rlu_cli.evidence.interpolation import (
+    evaluate_along_interpolation,
+    reevaluate_with_aux_statistics,
+)
+from rlu_cli.models.input_scaling import PRESETS
 from rlu_cli.schemes import step_weights
-from rlu_cli.scoring import score
 from rlu_cli.simulator.client import copy_state, seeded, train_client
 from rlu_cli.simulator.digits import CLASSES, draw_digits
 from rlu_cli.simulator.plan import Plan
@@ -26,7 +29,7 @@ from rlu_cli.types import Auxiliary, Checkpoint, Evidence, Recovery, Status
 
 CPU = torch.device("cpu")
 PLAN = Plan(lr=0.01, epochs=10, batch_size=64)
-VIEW = View("fc", PRESETS["half"], training=True, batch=64, device=CPU, seed=0)
+VIEW = ForwardConfig("fc", PRESETS["half"], training=True, batch=64, device=CPU, seed=0)
 
 
 def _net() -> nn.Module:
@@ -110,19 +113,23 @@ def _evidence(pair: tuple[Checkpoint, Checkpoint], faint: bool = False) -> Evide
     names = tuple(map(str, range(CLASSES)))
     auxiliary = Auxiliary(pixels, torch.tensor(labels), names, "test", "0" * 64)
     net = _net()
-    before, after = view_pair(net, pair, auxiliary, VIEW)
-    line = look_along(net, pair, auxiliary, VIEW, steps=PLAN.epochs, ends=(before, after))
+    before, after = evaluate_pair(net, pair, auxiliary, VIEW)
+    interpolation = evaluate_along_interpolation(
+        net, pair, auxiliary, VIEW, steps=PLAN.epochs, ends=(before, after)
+    )
     return Evidence(
         update=head_update(pair, "fc"),
         weights=step_weights(PLAN.recursion),
-        drift=None,
+        offset=None,
         batch_sizes=PLAN.steps.batch_sizes,
         lr=PLAN.lr,
         before=before,
         after=after,
         origin=read_head(pair[0].state, "fc"),
-        line=line,
-        again=partial(look_again, net, pair, auxiliary, VIEW, steps=PLAN.epochs),
+        interpolation=interpolation,
+        again=partial(
+            reevaluate_with_aux_statistics, net, pair, auxiliary, VIEW, steps=PLAN.epochs
+        ),
     )
 
 
@@ -131,8 +138,8 @@ def _answer(name: str, evidence: Evidence) -> Recovery:
 
 
 def _without_means(evidence: Evidence, *notes: str) -> Evidence:
-    assert evidence.line is not None
-    return replace(evidence, line=replace(evidence.line, means=(), notes=notes))
+    assert evidence.interpolation is not None
+    return replace(evidence, interpolation=replace(evidence.interpolation, means=(), notes=notes))
 
 
 def _iacc(name: str, case: tuple[Evidence, Tensor]) -> float:
@@ -200,7 +207,7 @@ def test_of_an_untrained_model_fusion_and_path_meet_half_way(
 ) -> None:
     evidence, _ = _case(0, trained=False)
     found, along = _answer("fusion", evidence), _answer("path", evidence)
-    monkeypatch.setattr(fusion, "_halfway", lambda evidence, line, settled: settled)
+    monkeypatch.setattr(fusion, "_halfway", lambda evidence, interpolation, settled: settled)
     alone = _answer("fusion", evidence)
     torch.testing.assert_close(found.shares, (alone.shares + along.shares) / 2)
     assert found.covariance is not None
@@ -287,13 +294,13 @@ def test_a_model_that_is_sure_of_everything_is_answered_all_the_same(sharp: floa
 
 def test_a_client_that_is_not_linear_and_has_no_means_is_told_nothing() -> None:
     bare = replace(evidence_of(skewed_steps(4, 24, seed=1)), linear=False)
-    assert _answer("fusion", bare).status is Status.UNTOLD
+    assert _answer("fusion", bare).status is Status.UNDETERMINED
 
 
 def test_without_a_learning_rate_the_means_tell_it() -> None:
     evidence, _ = _case(0)
     told = _answer("fusion", evidence)
-    unrated = _answer("fusion", replace(evidence, lr=1.0, rated=False))
+    unrated = _answer("fusion", replace(evidence, lr=1.0, lr_known=False))
     assert told.lr is None
     assert unrated.lr is not None
     rate, error = unrated.lr
@@ -304,7 +311,7 @@ def test_without_a_learning_rate_the_means_tell_it() -> None:
 def test_a_rate_that_nobody_told_is_as_unsure_as_what_is_assumed_makes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    evidence = replace(_case(0)[0], lr=1.0, rated=False)
+    evidence = replace(_case(0)[0], lr=1.0, lr_known=False)
     found = _answer("fusion", evidence)
     monkeypatch.setattr(fusion, "_assumptions", lambda *given: iter(()))
     plain = _answer("fusion", evidence)
@@ -328,12 +335,12 @@ def test_of_a_client_that_is_not_linear_the_means_are_read_alone() -> None:
 def test_a_witness_from_elsewhere_is_widened_and_does_no_harm() -> None:
     """Means that are off by many times what they differ by between classes."""
     evidence, truth = _case(0)
-    assert evidence.line is not None
-    mean = evidence.line.means[0]
+    assert evidence.interpolation is not None
+    mean = evidence.interpolation.means[0]
     generator = torch.Generator().manual_seed(3)
     shift = 10 * mean.mean.std() * torch.randn(len(mean.mean), generator=generator).double()
-    moved = replace(evidence.line, means=(replace(mean, mean=mean.mean + shift),))
-    shifted = replace(evidence, line=moved, again=None)
+    moved = replace(evidence.interpolation, means=(replace(mean, mean=mean.mean + shift),))
+    shifted = replace(evidence, interpolation=moved, again=None)
     found, right = _answer("fusion", shifted), _answer("fusion", evidence)
     assert _misfit(found) > 20 * _misfit(right)
     assert _iacc("fusion", (shifted, truth)) > _iacc("path", (evidence, truth)) - 0.1
@@ -361,7 +368,7 @@ def test_images_of_the_client_s_kind_are_looked_at_once() -> None:
 @pytest.mark.parametrize("why", ["no room for it", "no likelier"])
 def test_another_look_that_tells_no_more_changes_nothing(why: str) -> None:
     evidence, _ = _case(0, faint=True)
-    kept = None if why == "no room for it" else evidence.line
+    kept = None if why == "no room for it" else evidence.interpolation
     plain = _answer("fusion", replace(evidence, again=None))
     found = _answer("fusion", replace(evidence, again=lambda shares: kept))
     assert torch.equal(found.shares, plain.shares)

@@ -245,6 +245,6 @@ def test_where_no_class_stands_out_the_answer_says_so(name: str) -> None:
     evidence = evidence_of(skewed_steps(2, 24, seed=1))
     still = replace(evidence, update=evidence.update * 0.0)
     found = ATTACKS[name].build(Options())(still)
-    assert found.status is Status.UNTOLD
+    assert found.status is Status.UNDETERMINED
     assert found.counts is not None
     assert int(found.counts.max() - found.counts.min()) <= 1

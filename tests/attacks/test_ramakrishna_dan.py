@@ -92,12 +92,12 @@ def test_the_closed_form_floors_what_comes_out_negative() -> None:
     assert _counts(found) == [7, 4, 0]
 
 
-VIRTUAL = [[0.6, -0.3, -0.3], [-0.2, 0.5, -0.3], [-0.1, -0.4, 0.5]]
+CLASS_UPDATES = [[0.6, -0.3, -0.3], [-0.2, 0.5, -0.3], [-0.1, -0.4, 0.5]]
 
 
-def _mixed(learned: Numbers, virtual: Rows = VIRTUAL) -> Evidence:
+def _mixed(learned: Numbers, class_updates: Rows = CLASS_UPDATES) -> Evidence:
     """A client whose Δb is given, beside virtual clients."""
-    evidence = round_of(one_embedding([0.0] * 3), batches=[4, 4], virtual=virtual)
+    evidence = round_of(one_embedding([0.0] * 3), batches=[4, 4], class_updates=class_updates)
     return replace(evidence, update=head(torch.ones(3, 2), learned))
 
 
@@ -112,7 +112,7 @@ def test_virtual_clients_are_mixed_into_the_client_s_update() -> None:
 
 def test_a_mixture_never_takes_less_than_nothing_of_a_class() -> None:
     """1.5 of client 0 less .5 of client 1: the nearest mixture is client 0 alone."""
-    rows = numbers(VIRTUAL)
+    rows = numbers(CLASS_UPDATES)
     found = virtual_clients(_mixed(1.5 * rows[0] - 0.5 * rows[1]))
     assert _counts(found) == [8, 0, 0]
     assert found.diagnostics["residual"] > 0

@@ -23,7 +23,7 @@ from rlu_cli.numerics import monte_carlo
 from rlu_cli.numerics.moments import class_moments
 from rlu_cli.numerics.monte_carlo import logit_draws
 from rlu_cli.numerics.simplex import label_shares
-from rlu_cli.types import Drift, Evidence, Head, Outputs, Recovery, Status
+from rlu_cli.types import Evidence, GradientFreeOffset, Head, Outputs, Recovery, Status
 
 DRAWS = 500
 ALIKE = {"apart": 0.02, "wide": 0.02}  # embeddings nearly the same for every class, as RLU assumes
@@ -110,10 +110,10 @@ def test_a_scheme_s_drift_is_removed() -> None:
         torch.randn(6, world.width, generator=generator).double() / 50,
         torch.randn(6, generator=generator).double() / 50,
     )
-    drift = Drift(torch.linspace(0, 1, 5, dtype=torch.float64)[:, None], (push,))
-    evidence = evidence_of(per_step, world=world, lr=0.01, drift=drift)
+    offset = GradientFreeOffset(torch.linspace(0, 1, 5, dtype=torch.float64)[:, None], (push,))
+    evidence = evidence_of(per_step, world=world, lr=0.01, offset=offset)
     assert (_counts(_attack(evidence)) - per_step.sum(0)).abs().max() <= 1
-    unaware = _counts(_attack(replace(evidence, drift=None)))
+    unaware = _counts(_attack(replace(evidence, offset=None)))
     assert (unaware - per_step.sum(0)).abs().max() > 5
 
 

@@ -74,7 +74,7 @@ def test_more_classes_found_than_there_are_labels_leaves_the_labels_to_the_stron
 def test_a_set_that_is_empty_is_not_told_and_its_labels_are_spread_evenly() -> None:
     found = idlg(round_of(head(torch.ones(4, 2), [0.0] * 4), batches=[8]))
     assert _present(found) == []
-    assert found.status is Status.UNTOLD
+    assert found.status is Status.UNDETERMINED
     assert _counts(found) == [2, 2, 2, 2]
 
 
@@ -192,4 +192,4 @@ def test_rlg_of_float32_checkpoints_does_not_take_rounding_for_rank() -> None:
 def test_rlg_of_no_weight_that_moved_finds_nothing() -> None:
     found = rlg(round_of(head(torch.zeros(4, 2), [-0.5, 0.5, 0, 0]), batches=[4]))
     assert _present(found) == []
-    assert found.status is Status.UNTOLD
+    assert found.status is Status.UNDETERMINED

@@ -87,7 +87,7 @@ def test_a_negative_count_becomes_none(method: Attack) -> None:
 def test_embeddings_that_sum_to_nothing_tell_nothing(method: Attack) -> None:
     shown = seen(UNSURE, embeddings=[[1, -1]])
     found = method(_round(head([[0.6], [-0.8], [0.2]], [0.0] * 3), shown, batches=[9]))
-    assert found.status is Status.UNTOLD
+    assert found.status is Status.UNDETERMINED
     assert _counts(found) == [3, 3, 3]
 
 

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from rlu_cli.local_training.description import describe_local_training
 from rlu_cli.schemes import step_weights
-from rlu_cli.training import describe_training
 
 RLU = [sys.executable, "-m", "rlu_cli"]
 COMMON = "--aux-per-class 100 --alpha 0.5 --seed 0 --clients 10"
@@ -150,7 +150,7 @@ def _attack(run: Path, truth: Path, extra: list[str]) -> Found:
 
 def _split(report: dict[str, Any], truth: dict[str, Any]) -> tuple[float, float, float]:
     """Error in P, of the weights, and of rounding, each as a share of the labels."""
-    training = describe_training(lambda name: report["settings"].get(name, {}).get("value"))
+    training = describe_local_training(lambda name: report["settings"].get(name, {}).get("value"))
     rho = step_weights(training.recursion)[-1].numpy()
     per_step = np.asarray(truth["per_step"], dtype=float)
     weighted = (rho / rho.sum()) @ (per_step / per_step.sum(1, keepdims=True))

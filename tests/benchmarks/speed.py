@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from rlu_cli import pipeline
-from rlu_cli.cases import build_case
+from rlu_cli.case.build import build_case
 from rlu_cli.models import build_model
 
 CASES: dict[str, dict[str, Any]] = {

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rlu_cli.batches import draw_batches
+from rlu_cli.evidence.forward import ForwardConfig, choose_device
+from rlu_cli.evidence.virtual_batch import train_together
+from rlu_cli.evidence.virtual_client import train_virtual
+from rlu_cli.local_training.batch_order import draw_batches
+from rlu_cli.local_training.description import describe_local_training
 from rlu_cli.models import build_model
-from rlu_cli.normalisation import PRESETS
-from rlu_cli.observe import View, choose_device
-from rlu_cli.side_by_side import train_together
-from rlu_cli.training import describe_training
+from rlu_cli.models.input_scaling import PRESETS
 from rlu_cli.types import Auxiliary, Checkpoint
-from rlu_cli.virtual import train_virtual
 
 CLASSES, PER_CLASS, BATCH, STEPS = 10, 100, 64, 10
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--at-once", type=int, nargs="+", default=[4, 8, 16, 32, 64])
     options = parser.parse_args()
-    view = View(
+    config = ForwardConfig(
         layer="classifier.6",
         normalise=PRESETS["half"],
         training=True,
@@ -53,7 +53,7 @@ def main() -> None:
     auxiliary = Auxiliary(torch.rand(len(labels), 3, 32, 32), labels, names, "random", "0" * 64)
     settings = {"lr": 1e-3, "epochs": STEPS, "batch_size": BATCH, "optimizer": "adam"}
     settings |= {"scheme": "fedavg", "lr_schedule": "constant"}
-    training = describe_training(settings.get)
+    training = describe_local_training(settings.get)
     rounds = [
         draw_batches(len(labels), training.plan, np.random.default_rng(number))
         for number in range(options.clients)
@@ -62,16 +62,18 @@ def main() -> None:
 
     def one_by_one() -> None:
         for batches in rounds:
-            train_virtual(*told, batches, training, view)
+            train_virtual(*told, batches, training, config)
 
     def together(count: int) -> None:
         for first in range(0, len(rounds), count):
             part = rounds[first : first + count]
-            assert train_together(*told, part, training, [view] * len(part)) is not None
+            assert train_together(*told, part, training, [config] * len(part)) is not None
 
     one_by_one()
     alone = _seconds(one_by_one)
-    print(f"{view.device}, width {options.width}: one by one {alone / len(rounds):.4f} s a client")
+    print(
+        f"{config.device}, width {options.width}: one by one {alone / len(rounds):.4f} s a client"
+    )
     for count in options.at_once:
         together(count)
         taken = _seconds(partial(together, count))

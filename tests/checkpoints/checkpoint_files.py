@@ -23,7 +23,7 @@ class FakeStorage:
 
     numel: Any
     key: str = "0"
-    view: Any = None
+    config: Any = None
 
 
 @dataclass

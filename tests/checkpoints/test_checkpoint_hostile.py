@@ -361,8 +361,8 @@ def test_shapes_that_are_none(size, stride, path, refusal):
 
 @pytest.mark.usefixtures("unloaded")
 def test_a_view_of_a_storage_is_refused(path, refusal):
-    view = FakeTensor(FakeStorage(4, view=("v", 0, 1)), (1,), (1,))
-    write_legacy(path, {"w": view}, ["0"], struct.pack("<q", 4) + 4 * ONE)
+    config = FakeTensor(FakeStorage(4, config=("v", 0, 1)), (1,), (1,))
+    write_legacy(path, {"w": config}, ["0"], struct.pack("<q", 4) + 4 * ONE)
     assert refusal(path).code == "E204"
 
 

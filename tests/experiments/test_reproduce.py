@@ -9,10 +9,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from rlu_cli.audit.attack import attack
 from rlu_cli.cli import app
 from rlu_cli.errors import InputError, RluError, UsageError
 from rlu_cli.experiments import TARGETS
-from rlu_cli.pipeline import attack
 
 
 def _reproduce(*words: object) -> list[Path]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rlu_cli.models import ACTIVATIONS, ARCHITECTURES, build_model, load_weights, recognise
 
-UNTOLD = {"act", "dropout"}
+UNDETERMINED = {"act", "dropout"}
 
 # One change at a time from the authors' form; the activation is changed in all of them.
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -69,8 +69,8 @@ def test_a_state_is_recognised_as_exactly_what_it_was_built_from(
     full = {**defaults, **arguments}
     [found] = recognise(hollow(name, **arguments).state_dict())
     assert found.name == name
-    assert found.arguments == {k: v for k, v in full.items() if k not in UNTOLD}
-    assert found.open == {k: v for k, v in architecture.options.items() if k in UNTOLD}
+    assert found.arguments == {k: v for k, v in full.items() if k not in UNDETERMINED}
+    assert found.open == {k: v for k, v in architecture.options.items() if k in UNDETERMINED}
 
 
 @pytest.mark.parametrize(("name", "arguments"), RUNNABLE)
@@ -79,7 +79,7 @@ def test_a_model_rebuilt_from_its_state_gives_the_same_output(
 ) -> None:
     torch.manual_seed(0)
     model = ARCHITECTURES[name].build(**arguments).eval()
-    untold = {k: v for k, v in arguments.items() if k in UNTOLD}
+    untold = {k: v for k, v in arguments.items() if k in UNDETERMINED}
     again = build_model(name, state=model.state_dict(), arguments=untold).eval()
     load_weights(again, model.state_dict(), path=tmp_path / "g.pt")
     side = arguments.get("size", 32)

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rlu_cli.numerics.dynamics import (
-    drift_shifts,
     implied_embedding,
     logit_gain,
+    offset_shifts,
     simulated_shift,
 )
 from rlu_cli.numerics.moments import class_moments
 from rlu_cli.numerics.monte_carlo import LogitDraws, logit_draws
 from rlu_cli.schemes.recursion import Recursion, step_weights
-from rlu_cli.types import Drift, Head
+from rlu_cli.types import GradientFreeOffset, Head
 
 CLASSES, WIDTH = 5, 7
 
@@ -48,7 +48,7 @@ def _replayed(
     mix: Tensor,
     weights: Tensor,
     rate: float,
-    drift: Tensor | None,
+    offset: Tensor | None,
     smoothing: float,
 ) -> Tensor:
     """Eqs. 12, 13 in full: every sample of every class, shifted and put through a softmax."""
@@ -63,7 +63,7 @@ def _replayed(
         shift = torch.zeros(CLASSES, dtype=torch.float64)
         for i, gradient in enumerate(gradients):
             shift = shift - rate * weights[state, i] * gradient
-        return shift if drift is None else shift - drift[state]
+        return shift if offset is None else shift - offset[state]
 
     for state in range(weights.shape[1]):
         shift = moved(state)
@@ -85,9 +85,9 @@ def test_the_shift_is_that_of_the_round_replayed_sample_by_sample(
     steps: int, rate: float, drifting: bool, smoothing: float, seed: int
 ) -> None:
     weights, mix, draws = _triangle(steps, seed), _mix(seed), _draws()
-    drift = _random(steps + 1, CLASSES, seed=seed + 1) if drifting else None
-    expected = _replayed(draws, mix, weights, rate, drift, smoothing)
-    found = simulated_shift(draws, mix, weights, rate, drift, smoothing)
+    offset = _random(steps + 1, CLASSES, seed=seed + 1) if drifting else None
+    expected = _replayed(draws, mix, weights, rate, offset, smoothing)
+    found = simulated_shift(draws, mix, weights, rate, offset, smoothing)
     assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -98,9 +98,9 @@ def test_one_step_of_plain_sgd_is_the_difference_between_labels_and_confidence()
 
 
 def test_without_a_learning_rate_nothing_moves_but_the_drift() -> None:
-    weights, drift = _triangle(4, 0), _random(5, CLASSES, seed=2)
+    weights, offset = _triangle(4, 0), _random(5, CLASSES, seed=2)
     assert not simulated_shift(_draws(), _mix(0), weights, 0.0).any()
-    assert torch.equal(simulated_shift(_draws(), _mix(0), weights, 0.0, drift), -drift[-1])
+    assert torch.equal(simulated_shift(_draws(), _mix(0), weights, 0.0, offset), -offset[-1])
 
 
 def test_the_labels_that_a_batch_holds_gain_and_the_shift_sums_to_zero() -> None:
@@ -150,15 +150,15 @@ def test_a_logit_gains_what_its_weights_and_its_bias_give() -> None:
 def test_drift_shifts_are_what_the_drift_adds_to_a_logit() -> None:
     heads = [Head(_random(CLASSES, WIDTH, seed=s), _random(CLASSES, seed=s + 9)) for s in range(2)]
     embedding = _random(WIDTH, seed=30)
-    drift = Drift(_random(4, 2, seed=31), tuple(heads))
-    unbiased = Drift(drift.coefficients, tuple(Head(h.weight, None) for h in heads))
-    found = drift_shifts(drift, embedding, biased=True)
-    without = drift_shifts(unbiased, embedding, biased=False)
+    offset = GradientFreeOffset(_random(4, 2, seed=31), tuple(heads))
+    unbiased = GradientFreeOffset(offset.coefficients, tuple(Head(h.weight, None) for h in heads))
+    found = offset_shifts(offset, embedding, biased=True)
+    without = offset_shifts(unbiased, embedding, biased=False)
     assert found is not None
     assert without is not None
     for state in range(4):
-        head = drift[state]
+        head = offset[state]
         assert head.bias is not None
         assert torch.allclose(found[state], head.weight @ embedding + head.bias)
         assert torch.allclose(without[state], head.weight @ embedding)
-    assert drift_shifts(None, embedding, biased=True) is None
+    assert offset_shifts(None, embedding, biased=True) is None

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlu_cli.numerics.emulator import Emulated, emulate
+from rlu_cli.numerics.emulator import EmulatorFit, emulate
 from rlu_cli.types import Status
 
 TRUTH = torch.tensor([0.4, 0.25, 0.2, 0.15], dtype=torch.float64)
@@ -22,7 +22,7 @@ class World:
     rows: Tensor
     observed: Tensor
 
-    def answer(self, closeness: Tensor | None = None) -> Emulated:
+    def answer(self, closeness: Tensor | None = None) -> EmulatorFit:
         even = torch.ones(len(self.shares), dtype=torch.float64)
         return emulate(
             self.shares, self.rows, self.observed, even if closeness is None else closeness
@@ -66,7 +66,7 @@ def test_without_noise_the_shares_are_exact(truth: Tensor, rows: int) -> None:
     found = _world(rows=rows, noise=0, truth=truth).answer()
     torch.testing.assert_close(found.shares, truth, rtol=0, atol=3e-3)
     assert found.status is Status.SOLVED
-    assert found.misfit < 3
+    assert found.reduced_chi_square < 3
 
 
 def test_the_error_is_what_the_noise_lets_through() -> None:
@@ -96,7 +96,7 @@ def test_the_covariance_is_that_of_many_clients(clients: int, rows: int) -> None
 def test_the_misfit_of_a_client_that_is_like_a_virtual_one_is_about_one(
     clients: int, rows: int
 ) -> None:
-    misfits = [_world(clients, rows, seed=seed).answer().misfit for seed in range(60)]
+    misfits = [_world(clients, rows, seed=seed).answer().reduced_chi_square for seed in range(60)]
     assert 0.5 < float(torch.tensor(misfits).mean()) < 1.6
 
 
@@ -104,10 +104,11 @@ def test_the_misfit_of_a_client_of_another_world_is_large_and_widens_its_error()
     world = _world()
     like = world.answer()
     strange = replace(world, observed=world.observed + 3 * _normal(12, seed=8)).answer()
-    assert strange.misfit > 50
-    assert like.misfit < 3
+    assert strange.reduced_chi_square > 50
+    assert like.reduced_chi_square < 3
     torch.testing.assert_close(
-        strange.covariance, like.covariance * strange.misfit / max(1, like.misfit)
+        strange.covariance,
+        like.covariance * strange.reduced_chi_square / max(1, like.reduced_chi_square),
     )
 
 
@@ -121,7 +122,7 @@ def test_units_do_not_matter(factor: float, among: int) -> None:
     plain = world.answer()
     torch.testing.assert_close(found.shares, plain.shares, rtol=0, atol=1e-6)
     torch.testing.assert_close(found.covariance, plain.covariance, rtol=1e-5, atol=1e-9)
-    assert found.misfit == pytest.approx(plain.misfit, rel=1e-5)
+    assert found.reduced_chi_square == pytest.approx(plain.reduced_chi_square, rel=1e-5)
 
 
 def test_the_order_of_rows_and_of_clients_does_not_matter() -> None:
@@ -130,7 +131,7 @@ def test_the_order_of_rows_and_of_clients_does_not_matter() -> None:
     other = World(world.shares[clients], world.rows[clients][:, rows], world.observed[rows])
     found, plain = other.answer(closeness[clients]), world.answer(closeness)
     torch.testing.assert_close(found.shares, plain.shares, rtol=0, atol=1e-8)
-    assert found.misfit == pytest.approx(plain.misfit)
+    assert found.reduced_chi_square == pytest.approx(plain.reduced_chi_square)
 
 
 def test_relabelled_classes_relabel_the_answer() -> None:

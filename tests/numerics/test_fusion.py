@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlu_cli.numerics.fusion import Fused, Sampling, Witness, fuse
+from rlu_cli.numerics.fusion import Fused, Measurement, Sampling, fuse
 from rlu_cli.numerics.simplex import mixture
 from rlu_cli.types import Status
 
@@ -21,7 +21,7 @@ SAMPLING = Sampling(BATCH, STEPS * BATCH)
 
 
 @dataclass(frozen=True)
-class Kind:
+class Drawn:
     """A witness to be drawn: means (N, D) of its figures, within-class mixing (D, D), weights."""
 
     means: Tensor
@@ -36,22 +36,22 @@ def _normal(*shape: int, seed: int) -> Tensor:
 
 def _kind(
     width: int, wide: float, seed: int, *, weights: Tensor = EVEN, classes: int = len(TRUTH)
-) -> Kind:
+) -> Drawn:
     inside = wide * (torch.eye(width) + 0.3 * _normal(width, width, seed=seed + 1))
-    return Kind(_normal(classes, width, seed=seed), inside, weights)
+    return Drawn(_normal(classes, width, seed=seed), inside, weights)
 
 
 SHARP, BLURRED = _kind(8, 0.7, 10), _kind(6, 2.0, 20)
 UNEVEN = _kind(8, 0.7, 10, weights=LATE)
 
 
-def _figures(kinds: tuple[Kind, ...], labels: Tensor, seed: int) -> list[Tensor]:
+def _figures(kinds: tuple[Drawn, ...], labels: Tensor, seed: int) -> list[Tensor]:
     """One draw of every image: the witnesses see the same images, and share part of the noise."""
-    common = _normal(len(labels), max(k.means.shape[1] for k in kinds), seed=seed)
+    shared_covariance = _normal(len(labels), max(k.means.shape[1] for k in kinds), seed=seed)
     found = []
     for index, kind in enumerate(kinds):
         own = _normal(len(labels), kind.means.shape[1], seed=seed + 1 + index)
-        drawn = 0.8 * own + 0.6 * common[:, : kind.means.shape[1]]
+        drawn = 0.8 * own + 0.6 * shared_covariance[:, : kind.means.shape[1]]
         found.append(kind.means[labels] + drawn @ kind.inside)
     return found
 
@@ -60,12 +60,12 @@ def _figures(kinds: tuple[Kind, ...], labels: Tensor, seed: int) -> list[Tensor]
 class Draw:
     """A client and a server: witnesses, labels of the server's images, the client's own shares."""
 
-    witnesses: tuple[Witness, ...]
+    measurements: tuple[Measurement, ...]
     labels: Tensor
     shares: Tensor
 
 
-def _draw(kinds: tuple[Kind, ...], seed: int, *, truth: Tensor = TRUTH, images: int = 60) -> Draw:
+def _draw(kinds: tuple[Drawn, ...], seed: int, *, truth: Tensor = TRUTH, images: int = 60) -> Draw:
     classes = len(truth)
     generator = torch.Generator().manual_seed(seed)
     batches = torch.stack(
@@ -74,17 +74,17 @@ def _draw(kinds: tuple[Kind, ...], seed: int, *, truth: Tensor = TRUTH, images: 
     labels = torch.arange(classes).repeat_interleave(images)
     client = _figures(kinds, batches.flatten(), seed=100 * seed + 50)
     server = _figures(kinds, labels, seed=100 * seed + 70)
-    witnesses = []
+    measurements = []
     for kind, used, shown in zip(kinds, client, server, strict=True):
         observed = kind.weights @ used.view(STEPS, BATCH, -1).mean(1)
         nothing = torch.zeros(len(observed), dtype=torch.float64)
-        witnesses.append(Witness(observed, shown, kind.weights, nothing, nothing[:, None]))
+        measurements.append(Measurement(observed, shown, kind.weights, nothing, nothing[:, None]))
     shares = batches.flatten().bincount(minlength=classes).double() / batches.numel()
-    return Draw(tuple(witnesses), labels, shares)
+    return Draw(tuple(measurements), labels, shares)
 
 
-def _fuse(draw: Draw, *witnesses: Witness, shares: Tensor = TRUTH) -> Fused:
-    return fuse(witnesses or draw.witnesses, draw.labels, shares, SAMPLING)
+def _fuse(draw: Draw, *measurements: Measurement, shares: Tensor = TRUTH) -> Fused:
+    return fuse(measurements or draw.measurements, draw.labels, shares, SAMPLING)
 
 
 @cache
@@ -107,8 +107,8 @@ def test_isotropic_noise_makes_it_plain_least_squares(off: float, truth: Tensor)
     figures, labels, means = _isotropic()
     observed = truth @ means + off * _normal(7, seed=8)
     nothing = torch.zeros(7, dtype=torch.float64)
-    witness = Witness(observed, figures, EVEN, nothing, nothing[:, None])
-    found = fuse([witness], labels, TRUTH, SAMPLING)
+    measurement = Measurement(observed, figures, EVEN, nothing, nothing[:, None])
+    found = fuse([measurement], labels, TRUTH, SAMPLING)
     expected = mixture(means.T, observed).shares
     torch.testing.assert_close(found.shares, expected, rtol=0, atol=1e-6)
     assert found.status is Status.SOLVED
@@ -119,11 +119,11 @@ def test_figures_without_noise_give_the_shares_exactly() -> None:
     sizes = torch.nn.functional.one_hot(draw.labels).double()
     exact = [
         replace(w, observed=TRUTH @ (sizes.T @ w.figures / sizes.sum(0)[:, None]))
-        for w in draw.witnesses
+        for w in draw.measurements
     ]
     found = _fuse(draw, *exact)
     torch.testing.assert_close(found.shares, TRUTH, rtol=0, atol=1e-5)
-    assert max(found.misfit) < 1e-6
+    assert max(found.reduced_chi_square) < 1e-6
 
 
 def _even(labels: Tensor) -> Tensor:
@@ -133,13 +133,13 @@ def _even(labels: Tensor) -> Tensor:
 @pytest.mark.parametrize("free", [False, True])
 def test_even_weights_are_none_at_all(free: bool) -> None:
     draw = _draws("both")[7]
-    seen = [replace(witness, free=free) for witness in draw.witnesses]
+    seen = [replace(measurement, free=free) for measurement in draw.measurements]
     plain = fuse(seen, draw.labels, TRUTH, SAMPLING)
     told = fuse(seen, draw.labels, TRUTH, SAMPLING, _even(draw.labels))
     torch.testing.assert_close(told.shares, plain.shares, rtol=0, atol=1e-9)
     torch.testing.assert_close(told.covariance, plain.covariance)
-    torch.testing.assert_close(told.common, plain.common)
-    assert told.surprise == pytest.approx(plain.surprise)
+    torch.testing.assert_close(told.shared_covariance, plain.shared_covariance)
+    assert told.minus_two_log_likelihood == pytest.approx(plain.minus_two_log_likelihood)
 
 
 def test_an_image_of_weight_two_is_there_twice() -> None:
@@ -153,21 +153,23 @@ def test_an_image_of_weight_two_is_there_twice() -> None:
     weights[60:] /= 60
     rows = torch.cat([torch.arange(240), twice])
     sampling = Sampling(BATCH / 100, STEPS * BATCH / 100)
-    seen = [replace(w, figures=w.figures[rows]) for w in draw.witnesses]
-    weighted = fuse(draw.witnesses, draw.labels, TRUTH, sampling, weights)
+    seen = [replace(w, figures=w.figures[rows]) for w in draw.measurements]
+    weighted = fuse(draw.measurements, draw.labels, TRUTH, sampling, weights)
     repeated = fuse(seen, draw.labels[rows], TRUTH, sampling)
-    plain = fuse(draw.witnesses, draw.labels, TRUTH, sampling)
+    plain = fuse(draw.measurements, draw.labels, TRUTH, sampling)
     near = float((weighted.shares - repeated.shares).abs().sum())
     assert near < 0.1 * float((plain.shares - repeated.shares).abs().sum())
-    assert float(weighted.common.trace()) > float(repeated.common.trace())
+    assert float(weighted.shared_covariance.trace()) > float(repeated.shared_covariance.trace())
 
 
 def test_the_surprise_tells_the_right_figures_from_wrong_ones() -> None:
     """Figures that are all too large, for many clients."""
     differences = []
     for draw in _draws("both")[:60]:
-        wrong = [replace(w, figures=1.3 * w.figures) for w in draw.witnesses]
-        differences.append(_fuse(draw, *wrong).surprise - _fuse(draw).surprise)
+        wrong = [replace(w, figures=1.3 * w.figures) for w in draw.measurements]
+        differences.append(
+            _fuse(draw, *wrong).minus_two_log_likelihood - _fuse(draw).minus_two_log_likelihood
+        )
     assert sum(d > 0 for d in differences) > 50
     assert sum(differences) / 60 > 5
 
@@ -175,22 +177,22 @@ def test_the_surprise_tells_the_right_figures_from_wrong_ones() -> None:
 def test_the_surprise_of_noise_that_is_overstated_is_larger() -> None:
     """The log-determinant: else the widest noise would always be the likeliest."""
     draw = _draws("both")[9]
-    few = fuse(draw.witnesses, draw.labels, TRUTH, Sampling(BATCH / 100, STEPS * BATCH / 100))
-    assert max(few.misfit) < min(_fuse(draw).misfit)
-    assert few.surprise > _fuse(draw).surprise + 10
+    few = fuse(draw.measurements, draw.labels, TRUTH, Sampling(BATCH / 100, STEPS * BATCH / 100))
+    assert max(few.reduced_chi_square) < min(_fuse(draw).reduced_chi_square)
+    assert few.minus_two_log_likelihood > _fuse(draw).minus_two_log_likelihood + 10
 
 
 def test_widening_a_witness_is_no_way_to_a_lower_surprise() -> None:
     """It is told under the noise as counted, and the shares are then no longer the likeliest."""
     draw = _draws("both")[9]
-    first, second = draw.witnesses
+    first, second = draw.measurements
     wide = _fuse(draw, first, replace(second, scale=20.0))
-    assert wide.surprise >= _fuse(draw).surprise - 1e-6
+    assert wide.minus_two_log_likelihood >= _fuse(draw).minus_two_log_likelihood - 1e-6
 
 
 def _error(draws: tuple[Draw, ...], chosen: slice) -> float:
     """Mean absolute error of the shares from some of the witnesses."""
-    errors = [(_fuse(d, *d.witnesses[chosen]).shares - d.shares).abs().sum() for d in draws]
+    errors = [(_fuse(d, *d.measurements[chosen]).shares - d.shares).abs().sum() for d in draws]
     return float(torch.stack(errors).mean())
 
 
@@ -222,19 +224,19 @@ def test_the_covariance_is_that_of_many_clients(kinds: str) -> None:
 @pytest.mark.parametrize("free", [False, True])
 def test_unbounded_shares_are_the_same_inside_and_right_on_average_at_the_bound(free: bool) -> None:
     inside = _draws("both")[0]
-    found = _fuse(inside, *(replace(w, free=free) for w in inside.witnesses))
-    torch.testing.assert_close(found.unbounded, found.shares, rtol=0, atol=1e-3)
+    found = _fuse(inside, *(replace(w, free=free) for w in inside.measurements))
+    torch.testing.assert_close(found.unconstrained, found.shares, rtol=0, atol=1e-3)
     truth = torch.tensor([0.6, 0.4, 0.0, 0.0], dtype=torch.float64)
     both = []
     for seed in range(200):
         draw = _draw((SHARP, BLURRED), seed, truth=truth)
-        seen = (replace(w, free=free) for w in draw.witnesses)
+        seen = (replace(w, free=free) for w in draw.measurements)
         fused = _fuse(draw, *seen, shares=truth)
-        assert float(fused.unbounded.sum()) == pytest.approx(1)
-        both.append(torch.stack([fused.shares - draw.shares, fused.unbounded - draw.shares]))
-    bounded, unbounded = torch.stack(both).mean(0)[:, 2:]
+        assert float(fused.unconstrained.sum()) == pytest.approx(1)
+        both.append(torch.stack([fused.shares - draw.shares, fused.unconstrained - draw.shares]))
+    bounded, unconstrained = torch.stack(both).mean(0)[:, 2:]
     error = torch.stack(both)[:, 1, 2:].std(0) / 200**0.5
-    assert bool((unbounded.abs() < 3.5 * error).all())
+    assert bool((unconstrained.abs() < 3.5 * error).all())
     assert bool((bounded > 3.5 * error).all())
 
 
@@ -248,49 +250,51 @@ def test_the_common_error_is_what_two_rounds_share(free: bool) -> None:
         for draw in (first, second):
             seen = [
                 replace(w, figures=of.figures, free=free)
-                for w, of in zip(draw.witnesses, first.witnesses, strict=True)
+                for w, of in zip(draw.measurements, first.measurements, strict=True)
             ]
             rounds.append(_fuse(draw, *seen))
         one, other = (f.shares - d.shares for f, d in zip(rounds, (first, second), strict=True))
         errors.append(torch.outer(one, other))
-        told.append(rounds[0].common)
-    measured, common = torch.stack(errors).mean(0), torch.stack(told).mean(0)
-    assert 0.6 < float(measured.diagonal().sum() / common.diagonal().sum()) < 1.5
-    assert float(common.diagonal().sum()) < float(rounds[0].covariance.diagonal().sum())
-    torch.testing.assert_close(common.sum(1), torch.zeros_like(common[0]), rtol=0, atol=1e-9)
+        told.append(rounds[0].shared_covariance)
+    measured, shared_covariance = torch.stack(errors).mean(0), torch.stack(told).mean(0)
+    assert 0.6 < float(measured.diagonal().sum() / shared_covariance.diagonal().sum()) < 1.5
+    assert float(shared_covariance.diagonal().sum()) < float(rounds[0].covariance.diagonal().sum())
+    torch.testing.assert_close(
+        shared_covariance.sum(1), torch.zeros_like(shared_covariance[0]), rtol=0, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("kinds", ["both", "uneven"])
 def test_the_misfit_is_about_one_where_the_noise_is_what_was_counted(kinds: str) -> None:
     """Less what fitting takes: N - 1 of 14 rows."""
-    misfits = torch.tensor([_fuse(draw).misfit for draw in _draws(kinds)]).mean(0)
+    misfits = torch.tensor([_fuse(draw).reduced_chi_square for draw in _draws(kinds)]).mean(0)
     assert (misfits > 0.6).all()
     assert (misfits < 1.2).all()
 
 
 def test_images_of_another_origin_show_in_the_misfit_of_their_witness() -> None:
     draw = _draws("both")[0]
-    first, second = draw.witnesses
+    first, second = draw.measurements
     moved = replace(second, figures=second.figures + 6 * _normal(6, seed=5))
-    misfit = _fuse(draw, first, moved).misfit
-    assert misfit[1] > 10
-    assert misfit[1] > 3 * misfit[0]
+    reduced_chi_square = _fuse(draw, first, moved).reduced_chi_square
+    assert reduced_chi_square[1] > 10
+    assert reduced_chi_square[1] > 3 * reduced_chi_square[0]
 
 
 def test_the_misfit_does_not_depend_on_the_scale() -> None:
     """Else widening a witness would hide what it was widened for."""
     draw = _draws("both")[0]
-    wide = _fuse(draw, *(replace(witness, scale=50.0) for witness in draw.witnesses))
-    assert wide.misfit == pytest.approx(_fuse(draw).misfit, rel=1e-3)
+    wide = _fuse(draw, *(replace(measurement, scale=50.0) for measurement in draw.measurements))
+    assert wide.reduced_chi_square == pytest.approx(_fuse(draw).reduced_chi_square, rel=1e-3)
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_witness_whose_scale_grows_loses_its_influence(index: int) -> None:
     draw = _draws("uneven")[0]
-    alone = _fuse(draw, draw.witnesses[1 - index])
+    alone = _fuse(draw, draw.measurements[1 - index])
     far = []
     for scale in (1.0, 100.0, 1e4, 1e10):
-        both = list(draw.witnesses)
+        both = list(draw.measurements)
         both[index] = replace(both[index], scale=scale, observed=both[index].observed + 3)
         far.append(float((_fuse(draw, *both).shares - alone.shares).abs().sum()))
     assert far[0] > 0.05
@@ -300,9 +304,9 @@ def test_a_witness_whose_scale_grows_loses_its_influence(index: int) -> None:
 @pytest.mark.parametrize("size", [0.0, 1.0, 30.0, -1000.0])
 def test_a_drift_is_ignored_along_its_direction(size: float) -> None:
     draw = _draws("both")[1]
-    first, second = draw.witnesses
+    first, second = draw.measurements
     direction = _normal(6, seed=6)
-    held = replace(second, drift=1e5 * direction[:, None])
+    held = replace(second, offset=1e5 * direction[:, None])
     pushed = replace(held, observed=held.observed + size * direction)
     torch.testing.assert_close(
         _fuse(draw, first, pushed).shares, _fuse(draw, first, held).shares, rtol=0, atol=1e-4
@@ -315,8 +319,8 @@ def test_a_drift_is_ignored_along_its_direction(size: float) -> None:
 
 def test_a_drift_across_its_direction_is_not_ignored() -> None:
     draw = _draws("both")[1]
-    _, second = draw.witnesses
-    held = replace(second, drift=1e5 * torch.eye(6, dtype=torch.float64)[:, :1])
+    _, second = draw.measurements
+    held = replace(second, offset=1e5 * torch.eye(6, dtype=torch.float64)[:, :1])
     across = torch.tensor([0.0, 0, 0, 2, 0, 0], dtype=torch.float64)
     moved = _fuse(draw, replace(held, observed=held.observed + across)).shares
     assert float((moved - _fuse(draw, held).shares).abs().sum()) > 0.05
@@ -324,7 +328,7 @@ def test_a_drift_across_its_direction_is_not_ignored() -> None:
 
 def test_rows_lost_in_the_rounding_of_the_files_do_not_count() -> None:
     draw = _draws("both")[2]
-    first, second = draw.witnesses
+    first, second = draw.measurements
     lost = torch.full((6,), 1e12, dtype=torch.float64)
     blind = replace(second, spread=lost, observed=second.observed + 1e3)
     torch.testing.assert_close(
@@ -334,12 +338,12 @@ def test_rows_lost_in_the_rounding_of_the_files_do_not_count() -> None:
 
 def test_units_do_not_matter() -> None:
     draw = _draws("uneven")[3]
-    first, second = draw.witnesses
+    first, second = draw.measurements
     other = replace(second, figures=1e3 * second.figures, observed=1e3 * second.observed)
     plain, scaled = _fuse(draw), _fuse(draw, first, other)
     # A floor under rows that do not vary is taken from the mean variance of all rows.
     torch.testing.assert_close(scaled.shares, plain.shares, rtol=0, atol=1e-3)
-    assert scaled.misfit == pytest.approx(plain.misfit, rel=0.02)
+    assert scaled.reduced_chi_square == pytest.approx(plain.reduced_chi_square, rel=0.02)
 
 
 def test_relabelled_classes_relabel_the_answer() -> None:
@@ -347,18 +351,18 @@ def test_relabelled_classes_relabel_the_answer() -> None:
     draw = _draws("uneven")[4]
     back = order.argsort()
     plain = _fuse(draw)
-    other = fuse(draw.witnesses, order[draw.labels], TRUTH[back], SAMPLING)
+    other = fuse(draw.measurements, order[draw.labels], TRUTH[back], SAMPLING)
     torch.testing.assert_close(other.shares, plain.shares[back], rtol=0, atol=1e-8)
     moved = plain.covariance[back][:, back]
     torch.testing.assert_close(other.covariance, moved, rtol=0, atol=1e-10)
-    assert other.misfit == pytest.approx(plain.misfit)
+    assert other.reduced_chi_square == pytest.approx(plain.reduced_chi_square)
 
 
 def test_the_order_of_the_witnesses_does_not_matter() -> None:
     draw = _draws("uneven")[5]
-    plain, other = _fuse(draw), _fuse(draw, *reversed(draw.witnesses))
+    plain, other = _fuse(draw), _fuse(draw, *reversed(draw.measurements))
     torch.testing.assert_close(other.shares, plain.shares, rtol=0, atol=1e-8)
-    assert other.misfit == pytest.approx(plain.misfit[::-1])
+    assert other.reduced_chi_square == pytest.approx(plain.reduced_chi_square[::-1])
 
 
 def test_two_classes() -> None:
@@ -387,7 +391,7 @@ def test_classes_that_nobody_holds_stay_near_nothing() -> None:
 def test_a_free_witness_is_read_up_to_the_factor_which_is_found_too() -> None:
     pulls = []
     for draw in _draws("both")[:60]:
-        first, second = draw.witnesses
+        first, second = draw.measurements
         free = replace(first, observed=first.observed / 250, free=True)
         found = _fuse(draw, free, second)
         assert found.factor is not None

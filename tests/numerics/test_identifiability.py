@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlu_cli.diagnostics import judged
-from rlu_cli.numerics.identifiability import confused_groups, expected_loss, uninformed
+from rlu_cli.audit.diagnostics import check_informative
+from rlu_cli.numerics.identifiability import expected_loss, unidentifiable_groups, uninformative
 from rlu_cli.numerics.simplex import mixture
 from rlu_cli.types import Recovery, Status
 
@@ -25,11 +25,11 @@ class Answer:
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        return confused_groups(self.shares, self.covariance)
+        return unidentifiable_groups(self.shares, self.covariance)
 
     @property
-    def uninformed(self) -> bool:
-        return uninformed(self.shares, self.shares, self.covariance)
+    def uninformative(self) -> bool:
+        return uninformative(self.shares, self.shares, self.covariance)
 
     @property
     def iacc(self) -> float:
@@ -103,7 +103,7 @@ def test_a_pair_that_is_far_enough_apart_for_its_share_is_told() -> None:
     found = {}
     for deviation in (0.09, 0.11, 0.13, 0.5):  # of z_0 - z_1, nothing else being uncertain
         covariance = torch.outer(direction, direction) * (deviation / 2) ** 2
-        found[deviation] = confused_groups(shares, covariance)
+        found[deviation] = unidentifiable_groups(shares, covariance)
     assert found == {0.09: (), 0.11: (), 0.13: ((0, 1),), 0.5: ((0, 1),)}
 
 
@@ -116,7 +116,7 @@ def test_classes_alike_that_are_both_absent_are_known_to_be() -> None:
 def test_relabelled_classes_relabel_the_groups() -> None:
     answer = _read(_columns(10, (2, 5)), EVEN, 0.01, 4)
     order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
-    moved = confused_groups(answer.shares[order], answer.covariance[order][:, order])
+    moved = unidentifiable_groups(answer.shares[order], answer.covariance[order][:, order])
     expected = tuple(sorted(order.tolist().index(n) for n in (2, 5)))
     assert moved == (expected,)
 
@@ -124,13 +124,13 @@ def test_relabelled_classes_relabel_the_groups() -> None:
 @pytest.mark.parametrize("classes", [2, 3, 10, 50])
 def test_uninformed_answers_are_worse_than_an_even_guess_and_others_are_not(classes: int) -> None:
     """Over clients of every kind: what is said of the error is what becomes of the score."""
-    judged: dict[bool, list[float]] = {True: [], False: []}
+    check_informative: dict[bool, list[float]] = {True: [], False: []}
     for noise in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0):
         for seed in range(24):
             answer = _read(torch.eye(classes).double(), _client(classes, seed), noise, seed)
-            judged[answer.uninformed].append(answer.iacc - answer.floor)
-    assert np.mean(judged[True]) < -0.1
-    assert np.mean(judged[False]) > 0.1
+            check_informative[answer.uninformative].append(answer.iacc - answer.floor)
+    assert np.mean(check_informative[True]) < -0.1
+    assert np.mean(check_informative[False]) > 0.1
 
 
 @pytest.mark.parametrize("noise", [1e-3, 1e-2])
@@ -138,13 +138,13 @@ def test_uninformed_answers_are_worse_than_an_even_guess_and_others_are_not(clas
 def test_shares_known_to_be_even_are_an_answer(classes: int, noise: float) -> None:
     even = torch.full((classes,), 1 / classes, dtype=torch.float64)
     for seed in range(5):
-        assert not _read(torch.eye(classes).double(), even, noise, seed).uninformed
+        assert not _read(torch.eye(classes).double(), even, noise, seed).uninformative
 
 
 def test_one_split_that_is_unknown_does_not_make_the_rest_so() -> None:
     for seed in range(5):
         answer = _read(_columns(10, (3, 7)), EVEN, 0.01, seed)
-        assert not answer.uninformed
+        assert not answer.uninformative
 
 
 @pytest.mark.parametrize(
@@ -171,9 +171,9 @@ def test_a_cautious_answer_is_judged_by_what_was_found() -> None:
     answer = torch.tensor([0.46] + [0.06] * 9, dtype=torch.float64)
     found = torch.tensor([1.27] + [-0.03] * 9, dtype=torch.float64)
     covariance = 0.09 * torch.eye(10, dtype=torch.float64)
-    recovery = Recovery(answer, None, Status.SOLVED, unbounded=found, covariance=covariance)
-    assert judged(recovery).status is Status.SOLVED
-    assert judged(replace(recovery, unbounded=answer)).status is Status.UNINFORMED
+    recovery = Recovery(answer, None, Status.SOLVED, unconstrained=found, covariance=covariance)
+    assert check_informative(recovery).status is Status.SOLVED
+    assert check_informative(replace(recovery, unconstrained=answer)).status is Status.UNINFORMATIVE
 
 
 @pytest.mark.parametrize("deviation", [1e-9, 1e-5, 1.0, 1e3])
@@ -185,11 +185,11 @@ def test_extremes_stay_numbers(deviation: float, classes: int) -> None:
     lost = expected_loss(shares, shares, spread)
     assert 0 <= lost < 1.01
     covariance = torch.diag(spread**2)
-    assert uninformed(shares, shares, covariance) == (deviation >= 1)
-    assert confused_groups(shares, covariance) == ()
+    assert uninformative(shares, shares, covariance) == (deviation >= 1)
+    assert unidentifiable_groups(shares, covariance) == ()
 
 
 def test_an_error_without_bounds_tells_nothing() -> None:
     covariance = torch.full((10, 10), float("inf"), dtype=torch.float64)
-    assert uninformed(EVEN, EVEN, covariance)
-    assert confused_groups(EVEN, covariance) == ()
+    assert uninformative(EVEN, EVEN, covariance)
+    assert unidentifiable_groups(EVEN, covariance) == ()

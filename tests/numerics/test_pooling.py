@@ -30,7 +30,7 @@ def _client(
     generator: torch.Generator,
     rounds: int,
     *,
-    common: Tensor | None = None,
+    shared_covariance: Tensor | None = None,
     drawn: float | None = LABELS,
     shares: list[Tensor] | None = None,
 ) -> list[RoundShares]:
@@ -39,8 +39,12 @@ def _client(
     def normal() -> Tensor:
         return torch.randn(4, generator=generator, dtype=torch.float64)
 
-    shift = torch.zeros(4, dtype=torch.float64) if common is None else common @ normal()
-    alike = None if common is None else common @ common.T
+    shift = (
+        torch.zeros(4, dtype=torch.float64)
+        if shared_covariance is None
+        else shared_covariance @ normal()
+    )
+    alike = None if shared_covariance is None else shared_covariance @ shared_covariance.T
     whole = OWN @ OWN.T if alike is None else OWN @ OWN.T + alike
     told = []
     for number in range(rounds):
@@ -71,8 +75,8 @@ def test_two_rounds_by_hand() -> None:
     assert pooled.agreement.p_value == pytest.approx(0.136, abs=0.002)
     assert pooled.covariance is not None
     alone = 1 / (1 / 0.03**2 + 1 / 0.06**2)
-    widened = alone * 0.01 / 0.0045
-    assert float(pooled.covariance[0, 0]) == pytest.approx(widened, rel=0.02)
+    variance_inflation = alone * 0.01 / 0.0045
+    assert float(pooled.covariance[0, 0]) == pytest.approx(variance_inflation, rel=0.02)
 
 
 def test_the_noise_of_drawing_is_multinomial() -> None:
@@ -105,11 +109,11 @@ def test_part_of_the_same_images_is_drawn_without_replacement() -> None:
 
 @pytest.mark.parametrize("common", [None, COMMON], ids=["own errors", "a common error"])
 @pytest.mark.parametrize("rounds", [2, 8])
-def test_intervals_hold_as_often_as_they_say(rounds: int, common: Tensor | None) -> None:
+def test_intervals_hold_as_often_as_they_say(rounds: int, shared_covariance: Tensor | None) -> None:
     generator = torch.Generator().manual_seed(0)
     held, clients = torch.zeros(4), 600
     for _ in range(clients):
-        pooled = pool(_client(generator, rounds, common=common))
+        pooled = pool(_client(generator, rounds, shared_covariance=shared_covariance))
         assert pooled.covariance is not None
         low, high = share_intervals(pooled.shares, pooled.covariance, 0.9)
         held += ((low <= SHARES) & (high >= SHARES)).float()
@@ -137,7 +141,7 @@ def test_it_stops_at_the_common_error() -> None:
 
 def test_chi_square_is_about_its_degrees_of_freedom_and_fires_as_often_as_it_says() -> None:
     generator = torch.Generator().manual_seed(3)
-    found = [pool(_client(generator, 4, common=COMMON)).agreement for _ in range(400)]
+    found = [pool(_client(generator, 4, shared_covariance=COMMON)).agreement for _ in range(400)]
     ratios = torch.tensor([one.chi_square / one.degrees for one in found if one is not None])
     low = sum(one.p_value < 0.05 for one in found if one is not None)
     assert float(ratios.mean()) == pytest.approx(1, abs=0.06)
@@ -152,7 +156,7 @@ def test_labels_that_change_between_rounds_are_noticed_and_widen_the_interval() 
     assert changed.agreement is not None
     assert same.agreement is not None
     assert changed.agreement.p_value < 1e-6
-    assert changed.agreement.widened > 3
+    assert changed.agreement.variance_inflation > 3
     assert same.agreement.p_value > 0.01
     assert _width(changed) > 1.5 * _width(same)
 
@@ -189,7 +193,7 @@ def test_one_class_in_every_round() -> None:
     pooled = pool([RoundShares(alone, noise, None, 10.0)] * 3)
     assert pooled.shares.tolist() == pytest.approx([1, 0, 0], abs=1e-6)
     assert pooled.agreement is not None
-    assert (pooled.agreement.degrees, pooled.agreement.widened) == (0, 1.0)
+    assert (pooled.agreement.degrees, pooled.agreement.variance_inflation) == (0, 1.0)
 
 
 def test_shares_below_zero_widen_but_are_no_change_of_labels() -> None:
@@ -203,7 +207,7 @@ def test_shares_below_zero_widen_but_are_no_change_of_labels() -> None:
     agreement = pool(rounds).agreement
     assert agreement is not None
     assert agreement.p_value == 1.0
-    assert agreement.widened > 10
+    assert agreement.variance_inflation > 10
 
 
 def test_bounded_shares_of_an_absent_class_average_to_too_much_unbounded_ones_do_not() -> None:

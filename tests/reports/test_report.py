@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from rlu_cli.cases import build_case
+from rlu_cli.audit.attack import Finding, attack
+from rlu_cli.case.build import build_case
 from rlu_cli.models import build_model
-from rlu_cli.pipeline import Finding, attack
 from rlu_cli.reports import FORMATS, Report, build_report
 from rlu_cli.reports.schema import Metrics, Notice
 from rlu_cli.simulator.digits import draw_digits

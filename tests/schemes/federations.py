@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from rlu_cli.schemes import Member, Recursion, Round, Scheme, path
+from rlu_cli.schemes import Member, Recursion, Round, SchemeRule, path
 
 SIZE = 5
 CLIENTS = 4
@@ -49,7 +49,7 @@ class Federation:
 
 
 def play(
-    scheme: Scheme, recursion: Recursion, rounds: int, *, partial: bool = False, seed: int = 0
+    scheme: SchemeRule, recursion: Recursion, rounds: int, *, partial: bool = False, seed: int = 0
 ) -> Federation:
     """Several rounds in which every gradient is drawn at random, in float64."""
     generator = torch.Generator().manual_seed(seed)

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from rlu_cli.schemes import (
     SCHEMES,
-    TAKES_LAMBDA,
     Recursion,
     derived_server_value,
-    drift_weights,
     learning_rates,
+    offset_weights,
     step_weights,
 )
 
 NAMES = tuple(SCHEMES)
+TAKES_LAMBDA = [name for name, scheme in SCHEMES.items() if scheme.takes_lambda]
 EXTRAS = {
     "plain": {},
     "momentum": {"momentum": 0.9},
@@ -31,7 +31,7 @@ SCHEDULES = ("constant", "step:2:0.5", "cosine:9", "linear:0.01")
 def _recursion(
     name: str, steps: int, pull: float, extras: dict[str, float], schedule: str = "constant"
 ) -> Recursion:
-    scheme = SCHEMES[name](pull if name in TAKES_LAMBDA else 0.0)
+    scheme = SCHEMES[name].build(pull if name in TAKES_LAMBDA else 0.0)
     return Recursion(lr=learning_rates(0.1, steps, schedule), pull=scheme.pull, **extras)
 
 
@@ -42,7 +42,7 @@ def _predicted(
     zeros = torch.zeros_like(gradients[0])
     directions = torch.stack([zeros if d is None else d for d in moving])
     made = recursion.lr[0] * step_weights(recursion) @ torch.stack(gradients)
-    return made + drift_weights(recursion) @ directions
+    return made + offset_weights(recursion) @ directions
 
 
 @pytest.mark.parametrize("partial", [False, True], ids=["full", "partial"])
@@ -52,7 +52,7 @@ def _predicted(
 def test_every_state_is_weights_times_gradients_and_drift(name, extras, schedule, partial):
     for steps, pull in ((1, 0.5), (3, 5.0), (7, 0.5)):
         recursion = _recursion(name, steps, pull, extras, schedule)
-        scheme = SCHEMES[name](recursion.pull)
+        scheme = SCHEMES[name].build(recursion.pull)
         federation = play(scheme, recursion, 6, partial=partial)
         for one in federation.played:
             origin = one.states[0]
@@ -101,7 +101,7 @@ def test_table_1_drift(name):
     """h in closed form, its sums over the rounds the client took part in."""
     pull = 0.5 if name in TAKES_LAMBDA else 0.0
     recursion = _recursion(name, STEPS, pull, {})
-    scheme = SCHEMES[name](pull)
+    scheme = SCHEMES[name].build(pull)
     kept = 1 - (1 - pull * ETA) ** STEPS
     for partial in (False, True):
         for one in play(scheme, recursion, 6, partial=partial).played:
@@ -123,7 +123,7 @@ def test_table_1_drift(name):
                 closed = closed + kept / (pull * ETA * STEPS) * correction
             constant = scheme.constant(one.past, recursion.rate, one.server)
             directions = torch.stack([zeros, zeros if constant is None else constant, zeros])
-            h = drift_weights(recursion)[-1] @ directions
+            h = offset_weights(recursion)[-1] @ directions
             torch.testing.assert_close(h, closed, rtol=0, atol=1e-12)
 
 
@@ -137,7 +137,7 @@ def test_combinations_are_not_products():
 
 def test_scaffold_server_value_follows_from_the_global_models():
     recursion = _recursion("scaffold", STEPS, 0.0, {})
-    federation = play(SCHEMES["scaffold"](0.0), recursion, 5)
+    federation = play(SCHEMES["scaffold"].build(0.0), recursion, 5)
     for number in range(5):
         start, after = federation.globals_[number : number + 2]
         derived = derived_server_value(start, after, recursion.rate)
@@ -147,15 +147,15 @@ def test_scaffold_server_value_follows_from_the_global_models():
 @pytest.mark.parametrize("name", ["fedprox", "feddyn"])
 def test_lambda_zero_is_fedavg(name):
     recursion = _recursion("fedavg", STEPS, 0.0, {})
-    plain = play(SCHEMES["fedavg"](0.0), recursion, 4)
-    other = play(SCHEMES[name](0.0), recursion, 4)
+    plain = play(SCHEMES["fedavg"].build(0.0), recursion, 4)
+    other = play(SCHEMES[name].build(0.0), recursion, 4)
     torch.testing.assert_close(plain.globals_, other.globals_, rtol=0, atol=1e-12)
 
 
 def test_feddyn_server_moves_the_average_by_its_state():
     """With all clients, θ' = mean θ_k - h/λ and h = -λ/N Σ over all updates so far."""
     recursion = _recursion("feddyn", STEPS, 0.5, {})
-    federation = play(SCHEMES["feddyn"](0.5), recursion, 4)
+    federation = play(SCHEMES["feddyn"].build(0.5), recursion, 4)
     moved = torch.zeros_like(federation.globals_[0])
     for members, start, after in zip(
         federation.rounds, federation.globals_, federation.globals_[1:], strict=False

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rlu_cli.normalisation import PRESETS
+from rlu_cli.models.input_scaling import PRESETS
 from rlu_cli.simulator.client import State
 from rlu_cli.simulator.export import open_run, write_description
 from rlu_cli.simulator.federation import federate

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlu_cli.batches import draw_batches
 from rlu_cli.errors import InputError
-from rlu_cli.normalisation import PRESETS
+from rlu_cli.local_training.batch_order import draw_batches
+from rlu_cli.models.input_scaling import PRESETS
 from rlu_cli.simulator.client import LocalRound, copy_state, seeded, train_client
 from rlu_cli.simulator.digits import draw_digits
 from rlu_cli.simulator.plan import Plan

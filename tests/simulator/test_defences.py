@@ -13,7 +13,7 @@ from small_runs import contents, read, simulate, with_batch_norm
 from torch import Tensor, nn
 
 from rlu_cli.errors import UsageError
-from rlu_cli.normalisation import PRESETS
+from rlu_cli.models.input_scaling import PRESETS
 from rlu_cli.simulator import private
 from rlu_cli.simulator.client import copy_state, seeded, train_client
 from rlu_cli.simulator.defences import Defence, send_largest

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlu_cli.normalisation import PRESETS
+from rlu_cli.models.input_scaling import PRESETS
 from rlu_cli.schemes import Bundle
 from rlu_cli.schemes.descent import clip_to_norm, descent
 from rlu_cli.simulator.client import seeded, train_client

@@ -15,8 +15,8 @@ from PIL import Image
 from small_runs import Killed, contents, read, simulate
 from torch import Tensor, nn
 
-from rlu_cli.batches import draw_batches
 from rlu_cli.errors import InputError, RluError, UsageError
+from rlu_cli.local_training.batch_order import draw_batches
 from rlu_cli.simulator.aggregate import average
 from rlu_cli.simulator.defences import Defence
 from rlu_cli.simulator.local import Local

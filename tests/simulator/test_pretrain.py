@@ -12,7 +12,7 @@ from small_runs import Killed, contents, read, simulate
 from torch import nn
 
 from rlu_cli.errors import InputError
-from rlu_cli.normalisation import PRESETS
+from rlu_cli.models.input_scaling import PRESETS
 from rlu_cli.simulator import pretrain as module
 from rlu_cli.simulator.client import seeded
 from rlu_cli.simulator.plan import Plan

@@ -16,9 +16,9 @@ import pytest
 import torch
 from small_runs import Killed, contents, read, simulate, with_batch_norm
 
+from rlu_cli.case.round_history import read_history
 from rlu_cli.checkpoints import open_checkpoint
 from rlu_cli.errors import InputError, UsageError
-from rlu_cli.history import read_history
 from rlu_cli.simulator.defences import Defence
 from rlu_cli.simulator.local import Local
 from rlu_cli.simulator.plan import Plan
@@ -170,7 +170,7 @@ def test_kept_heads_are_all_that_a_history_needs(tmp_path: Path, holding: Holdin
         current = open_checkpoint(here / "global.pt")
         given = {"rate": 0.1, "needs_server": True, "max_bytes": 2**30}
         history = read_history(tmp_path / keep, here / f"c{client}.pt", current, "5", **given)
-        found.append(plan.scheme.constant(history.past, 0.1, history.server))
+        found.append(plan.rule.constant(history.past, 0.1, history.server))
     assert torch.equal(found[0].weight, found[1].weight)
     assert torch.equal(found[0].bias, found[1].bias)
 

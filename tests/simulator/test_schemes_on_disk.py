@@ -15,9 +15,9 @@ import torch
 from small_runs import read, simulate
 from torch import Tensor, nn
 
+from rlu_cli.case.round_history import read_history
 from rlu_cli.checkpoints import open_checkpoint
-from rlu_cli.history import read_history
-from rlu_cli.schemes import derived_server_value, drift_weights, step_weights
+from rlu_cli.schemes import derived_server_value, offset_weights, step_weights
 from rlu_cli.simulator import one_round
 from rlu_cli.simulator.client import LocalRound, State, train_client
 from rlu_cli.simulator.local import Local
@@ -89,7 +89,7 @@ def _residual(ran: Ran, number: int, client: int) -> float:
     start, end = (read(here / name) for name in ("global.pt", f"c{client}.pt"))
     before, after = (state["5.bias"].double() for state in (start, end))
     weights = step_weights(recursion)[-1]
-    coefficients = drift_weights(recursion)[-1].tolist()
+    coefficients = offset_weights(recursion)[-1].tolist()
     drift = before * coefficients[0]
     constant = _constant(ran, number, client)
     if constant is not None:
@@ -117,7 +117,7 @@ def _constant(ran: Ran, number: int, client: int) -> Tensor | None:
         max_bytes=2**30,
     )
     rate = ran.plan.recursion.rate
-    constant = ran.plan.scheme.constant(history.past, rate, history.server)
+    constant = ran.plan.rule.constant(history.past, rate, history.server)
     return None if constant is None else constant.bias.double()
 
 

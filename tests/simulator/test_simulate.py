@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rlu_cli.commands.simulate import simulate
 from rlu_cli.errors import UsageError
-from rlu_cli.settings import KINDS
+from rlu_cli.settings import SETTINGS
 from rlu_cli.simulator import images
 from rlu_cli.simulator.local import Local
 from rlu_cli.simulator.plan import Plan
@@ -155,7 +155,7 @@ def test_the_settings_beside_the_checkpoints_say_what_is_not_the_default(tmp_pat
         "history": ".",
     }
     assert told.items() <= settings.items()
-    assert set(settings) <= set(KINDS)
+    assert set(settings) <= set(SETTINGS)
 
 
 def test_every_option_reaches_the_run(tmp_path: Path) -> None:

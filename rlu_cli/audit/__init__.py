@@ -1,0 +1,1 @@
+"""One case → one finding: run the attacks, diagnose, score, pool rounds, expected accuracy."""

@@ -1,0 +1,150 @@
+"""One case → one finding: select the model, assemble the evidence, attack, score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from rlu_cli.attacks import ATTACKS, concerns, method_for
+from rlu_cli.attacks import AUTO as AUTO_METHOD
+from rlu_cli.audit.applicability import refusal, refuse_noise_on_trained, require_any
+from rlu_cli.audit.diagnostics import (
+    assumptions,
+    check_informative,
+    estimate_warnings,
+    identifiability_warnings,
+    method_warnings,
+    update_figures,
+    update_warnings,
+)
+from rlu_cli.audit.finding import CaseFinding, MethodFinding
+from rlu_cli.audit.learning_rate import inferred_rate, rate_warnings
+from rlu_cli.audit.scoring import score, uniform_floor
+from rlu_cli.case.auxiliary import is_noise
+from rlu_cli.case.build import Case
+from rlu_cli.case.hypotheses import ModelHypothesis
+from rlu_cli.evidence.assemble import (
+    assemble,
+    evaluate_ends,
+    forward_config,
+    gradient_free_offset,
+    observe,
+)
+from rlu_cli.evidence.forward import ForwardConfig, OutputsCache
+from rlu_cli.evidence.model_selection import choose
+from rlu_cli.evidence.observations import Scene
+from rlu_cli.models.input_scaling import AUTO, parse_normalisation
+from rlu_cli.settings import INFER
+from rlu_cli.types import Evidence, Head, ProgressCallback, Setting
+
+
+def attack(
+    case: Case,
+    methods: tuple[str, ...],
+    *,
+    cache: OutputsCache | None = None,
+    progress: ProgressCallback = lambda text: None,
+) -> CaseFinding:
+    """Recover the label counts of one client by each of `methods`.
+
+    cache     shared by the clients of one global model, which is then run once
+    progress  called with what is going on
+
+    Raises UsageError E108, E109 when every method refuses the case.
+    """
+    if AUTO_METHOD not in methods:
+        require_any(case, methods)
+    offset, update = gradient_free_offset(case), case.pair.update
+    learned = update if offset is None else update + offset[-1]
+    ranked, model, config = _select_model(case, learned)
+    selected = ranked[0]
+    architecture = (selected.model, repr(sorted(selected.arguments.items())))
+    ends = evaluate_ends(case, model, config, cache or OutputsCache(), architecture)
+    evidence = assemble(case, offset, ends)
+    methods, chosen = _chosen(case, evidence, methods)
+    require_any(case, methods)
+    needs = {need for m in methods if refusal(m, case) is None for need in ATTACKS[m].needs}
+    evidence = observe(Scene(case, model, config, evidence, progress), needs)
+    figures = update_figures(case, evidence)
+    refuse_noise_on_trained(case, evidence, figures)
+    found = tuple(replace(_run(n, case, evidence), chosen=chosen.get(n)) for n in methods)
+    return CaseFinding(
+        case=case,
+        settings=_with_inferred(case, selected, found, training=config.training),
+        device=config.device,
+        hypotheses=ranked,
+        evidence_width=evidence.update.weight.shape[1],
+        biased=evidence.biased,
+        diagnostics=figures,
+        assumptions=tuple(assumptions(case, config.batch, training=config.training)),
+        warnings=(*update_warnings(case, figures), *rate_warnings(case, found)),
+        methods=found,
+        floor=None if case.truth is None else uniform_floor(case.truth),
+    )
+
+
+def _select_model(
+    case: Case, learned: Head
+) -> tuple[tuple[ModelHypothesis, ...], nn.Module, ForwardConfig]:
+    """The hypotheses with the best fit first, its model, and how that is run.
+
+    learned  the update of the output layer without the gradient-free offset
+    """
+    first, classes = case.hypotheses[0], case.auxiliary.classes
+    model = first.build(case.pair.before, classes)
+    config = forward_config(case, model)
+    ranked = choose(case.hypotheses, case.pair, learned, case.auxiliary, config)
+    best = ranked[0]
+    if (best.model, best.arguments) != (first.model, first.arguments):
+        model = best.build(case.pair.before, classes)
+    return tuple(ranked), model, replace(config, normalise=parse_normalisation(best.normalise))
+
+
+def _chosen(
+    case: Case, evidence: Evidence, methods: tuple[str, ...]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The methods with `auto` replaced by the one for this case, and why that one."""
+    if AUTO_METHOD not in methods:
+        return methods, {}
+    choice = method_for(evidence, buffers=bool(case.pair.steps), noise=is_noise(case.auxiliary))
+    named = [choice.method if name == AUTO_METHOD else name for name in methods]
+    return tuple(dict.fromkeys(named)), {choice.method: choice.reason}
+
+
+def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
+    reason = refusal(name, case)
+    if reason is not None:
+        return MethodFinding(name, None, None, (), reason)
+    method = ATTACKS[name]
+    recovery = check_informative(method.configured(case.value)(evidence))
+    scored = None
+    if case.truth is not None and recovery.counts is not None:
+        scored = score(recovery.counts, case.truth, recovery.present)
+    outside = concerns(method, evidence, noise=is_noise(case.auxiliary))
+    warnings = (
+        *method_warnings(method.title, (*outside, *recovery.notes)),
+        *estimate_warnings(recovery, case.value("draws"), case.plan.batch_sizes),
+        *identifiability_warnings(recovery, case.auxiliary.class_names),
+    )
+    return MethodFinding(name, recovery, scored, warnings)
+
+
+def _with_inferred(
+    case: Case, selected: ModelHypothesis, found: Sequence[MethodFinding], *, training: bool
+) -> dict[str, Setting]:
+    """The settings, completed by what was read from keys, shapes and the embedding check."""
+    settings = dict(case.settings)
+    settings.setdefault("model", Setting(selected.model, "keys and shapes"))
+    if not case.training.lr_known and case.training.nonlinear is None:
+        settings["lr"] = inferred_rate(found, asked=case.value("lr") == INFER)
+    given = case.value("model_args") or {}
+    if dict(selected.arguments) != given:
+        source = "embedding check" if len(case.hypotheses) > 1 else "default"
+        settings["model_args"] = Setting(dict(selected.arguments), source)
+    if settings["normalize"].value == AUTO:
+        settings["normalize"] = Setting(selected.normalise, "embedding check")
+    if settings["mode"].value == "auto":
+        settings["mode"] = Setting("train" if training else "eval", "the model's layers")
+    return settings

@@ -1,0 +1,1 @@
+"""What the user typed and gave → a `Case`: everything one attack needs, checked once."""

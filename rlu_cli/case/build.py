@@ -1,0 +1,200 @@
+"""What the user typed and gave → a `Case`: everything one attack needs, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rlu_cli.case.gather import gather_settings
+from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses
+from rlu_cli.case.images import images_for
+from rlu_cli.case.memory import earlier_rounds, old_momentum
+from rlu_cli.case.requirements import check_complete, require_local_training
+from rlu_cli.case.round_history import RoundHistory
+from rlu_cli.case.truth import load_truth
+from rlu_cli.checkpoints import (
+    CheckpointPair,
+    CheckpointSource,
+    check_pair,
+    find_output_layer,
+    open_from,
+)
+from rlu_cli.errors import InputError, RluError, printable
+from rlu_cli.local_training.description import LocalTraining, describe_local_training
+from rlu_cli.local_training.step_plan import StepPlan
+from rlu_cli.models import runs_code
+from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pair of checkpoints with all that is known about it.
+
+    pair        global and client checkpoint
+    layer       name of the output layer
+    settings    values with their sources
+    training    scheme, optimiser, steps and batch sizes
+    history     the client's earlier rounds
+    velocity    momentum buffer of the output layer at the start of the round, None for none
+    hypotheses  architectures, activations and scalings the files may have been made with
+    auxiliary   labelled images
+    truth       (N,) int64 label counts, None when not given
+    truth_path  the file they come from
+    notes       what the user should know, in words
+    """
+
+    pair: CheckpointPair
+    layer: str
+    settings: Mapping[str, Setting]
+    training: LocalTraining
+    history: RoundHistory
+    velocity: Head | None
+    hypotheses: tuple[ModelHypothesis, ...]
+    auxiliary: Auxiliary
+    truth: Tensor | None
+    truth_path: Path | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def plan(self) -> StepPlan:
+        return self.training.plan
+
+    def value(self, name: str) -> Any:
+        """A setting's value, None when it was not given."""
+        return self.settings[name].value if name in self.settings else None
+
+
+def open_sources(
+    sources: Sequence[CheckpointSource], flags: Mapping[str, Any]
+) -> tuple[CheckpointPair, dict[str, Setting]]:
+    """The global and the client's checkpoint, and every setting that is given anywhere.
+
+    sources  one or two files or state dicts; with one, both sides of the pair are the same
+    """
+    paths = [source for source in sources if isinstance(source, Path)]
+    limit = gather_settings(flags, paths, None)["max_bytes"].value
+    names = ("global state dict", "local state dict")
+    opened = [
+        open_from(one, name, max_bytes=limit) for one, name in zip(sources, names, strict=False)
+    ]
+    pair = CheckpointPair(opened[0], opened[-1])
+    return pair, gather_settings(flags, paths, pair)
+
+
+def build_case(
+    global_source: CheckpointSource,
+    local_source: CheckpointSource,
+    aux: str | Auxiliary,
+    flags: Mapping[str, Any],
+    *,
+    strict: bool = False,
+) -> Case:
+    """Open, resolve and check everything one attack needs.
+
+    aux  path of the auxiliary images, "none", or images that were read before
+
+    Raises the errors of `check_complete` and of the steps it calls.
+    """
+    pair, settings = open_sources((global_source, local_source), flags)
+    check_complete(settings, pair)
+    case = _opened(pair, settings, aux, strict=strict)
+    value, training = case.value, case.training
+    truth, path, notes = _truth(value("truth"), local_source, case)
+    return replace(
+        case,
+        history=earlier_rounds(training, case.pair, value),
+        velocity=old_momentum(training, case.pair, value),
+        truth=truth,
+        truth_path=path,
+        notes=notes,
+    )
+
+
+def build_study(
+    global_source: CheckpointSource,
+    aux: str | Auxiliary,
+    flags: Mapping[str, Any],
+    *,
+    strict: bool = False,
+) -> Case:
+    """The case without a client: the global model alone, and how clients train on it.
+
+    Both sides of the pair are the global model. Raises as `build_case` does.
+    """
+    pair, settings = open_sources((global_source,), flags)
+    require_local_training(settings)
+    return _opened(pair, settings, aux, strict=strict)
+
+
+def _opened(
+    pair: CheckpointPair,
+    settings: Mapping[str, Setting],
+    aux: str | Auxiliary,
+    *,
+    strict: bool,
+) -> Case:
+    """The case without what comes from the client's own files."""
+    value: Callable[[str], Any] = {n: setting.value for n, setting in settings.items()}.get
+    training = describe_local_training(value)
+    names = value("classes")
+    classes = len(names) if names else None
+    layer = find_output_layer(pair.before.state, layer=value("layer"), classes=classes)
+    pair = replace(pair, layer=layer)
+    if pair.before is not pair.after:  # before any image is read
+        check_pair(pair)
+    if not runs_code(value("model") or ""):  # a model of the user's own may be one layer
+        _refuse_bare_head(pair.before, layer)
+    given = value("model"), value("model_args") or {}, value("normalize")
+    found = hypotheses(pair.before, *given)
+    return Case(
+        pair=pair,
+        layer=layer,
+        settings=settings,
+        training=training,
+        history=RoundHistory(),
+        velocity=None,
+        hypotheses=tuple(found),
+        auxiliary=images_for(aux, pair, found[0], value, strict=strict),
+        truth=None,
+        truth_path=None,
+    )
+
+
+def _truth(
+    named: str | None, local: CheckpointSource, case: Case
+) -> tuple[Tensor | None, Path | None, tuple[str, ...]]:
+    """The true counts and their file; one found unasked that does not fit gives a note."""
+    beside = _truth_beside(local) if isinstance(local, Path) else None
+    path = Path(named) if named else beside
+    if path is None:
+        return None, None, ()
+    try:
+        return load_truth(path, case.auxiliary.class_names, case.plan.total), path, ()
+    except RluError as unfit:
+        if named:
+            raise
+        return None, None, (f"not scored: {unfit.message}",)
+
+
+def _truth_beside(local: Path) -> Path | None:
+    """What `rlu simulate` writes beside the client it made; not a link to somewhere else."""
+    truth = local.with_suffix(".truth.json")
+    in_a_run = (local.parent / "round.json").is_file()
+    here = truth.resolve().parent == local.parent.resolve()
+    return truth if in_a_run and truth.is_file() and here else None
+
+
+def _refuse_bare_head(checkpoint: Checkpoint, layer: str) -> None:
+    """Past rounds cut down to their output layer are history; they cannot be run (E215)."""
+    if any(not name.startswith(f"{layer}.") for name in checkpoint.state) or not layer:
+        return
+    raise InputError(
+        "E215",
+        f"{printable(checkpoint.path)} holds the output layer {printable(layer)} and nothing else",
+        why="the images cannot go through a model without its other layers",
+        hint="attack a round whose files are whole; `rlu simulate --keep all` keeps every round so",
+    )

@@ -1,0 +1,1 @@
+"""What two checkpoints and labelled images show: one file per observation."""

@@ -1,0 +1,105 @@
+"""A case and a model → `Evidence`: both models are run, and what was asked for is observed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from rlu_cli.case.build import Case
+from rlu_cli.evidence.forward import (
+    DEFAULT_BATCH,
+    ForwardConfig,
+    OutputsCache,
+    choose_device,
+    fingerprint,
+    outputs,
+    trains_differently,
+    with_bias,
+)
+from rlu_cli.evidence.observations import OBSERVATIONS, Scene
+from rlu_cli.models.input_scaling import PRESETS
+from rlu_cli.schemes import offset_weights, step_weights
+from rlu_cli.types import Checkpoint, Evidence, GradientFreeOffset, Observation, Outputs
+
+
+def forward_config(case: Case, model: nn.Module) -> ForwardConfig:
+    """How both models are run on the images; the input scaling is still to be selected."""
+    mode = case.value("mode")
+    return ForwardConfig(
+        layer=case.layer,
+        normalise=PRESETS["none"],
+        training=trains_differently(model) if mode == "auto" else bool(mode == "train"),
+        batch=case.value("batch_size") or DEFAULT_BATCH,
+        device=choose_device(case.value("device")),
+        seed=case.value("seed"),
+    )
+
+
+def gradient_free_offset(case: Case) -> GradientFreeOffset | None:
+    """What moved the output layer besides the round's gradients: decay, memory, old momentum."""
+    recursion, history = case.training.recursion, case.history
+    constant = case.training.rule.constant(history.past, recursion.rate, history.server)
+    heads = (case.pair.heads[0] if recursion.decay else None, constant, case.velocity)
+    moving = {column: head for column, head in enumerate(heads) if head is not None}
+    if not moving:
+        return None
+    return GradientFreeOffset(offset_weights(recursion)[:, list(moving)], tuple(moving.values()))
+
+
+def evaluate_ends(
+    case: Case, model: nn.Module, config: ForwardConfig, cache: OutputsCache, architecture: Hashable
+) -> tuple[Outputs, Outputs]:
+    """Outputs of the global and of the client's model; the former are kept in `cache`.
+
+    architecture  identifies the model that the weights are loaded into
+    """
+
+    def evaluate(checkpoint: Checkpoint) -> Outputs:
+        return outputs(model, checkpoint.state, case.auxiliary, config, checkpoint.path)
+
+    before, after = case.pair
+    key = (before.sha256, architecture, config, fingerprint(case.auxiliary))
+    return cache.get(key, lambda: evaluate(before)), evaluate(after)
+
+
+def assemble(
+    case: Case, offset: GradientFreeOffset | None, ends: tuple[Outputs, Outputs]
+) -> Evidence:
+    """What every method sees.
+
+    offset  as `gradient_free_offset` has it
+    ends    outputs of the global and of the client's model
+    """
+    (before, after), training, update = ends, case.training, case.pair.update
+    if offset is not None:
+        # Where the bias update is derived from the weights, its offset is derived the same way.
+        heads = (h if update.bias is not None else replace(h, bias=None) for h in offset.directions)
+        directions = tuple(with_bias(head, before, after) for head in heads)
+        offset = replace(offset, directions=directions)
+    return Evidence(
+        update=with_bias(update, before, after),
+        weights=step_weights(training.recursion),
+        offset=offset,
+        batch_sizes=training.plan.batch_sizes,
+        lr=training.recursion.lr[0],
+        before=before,
+        after=after,
+        origin=case.pair.heads[0],
+        biased=update.bias is not None,
+        smoothing=training.smoothing,
+        passes=training.plan.passes if training.plan.whole else 1,
+        lr_known=training.lr_known,
+        linear=training.nonlinear is None,
+    )
+
+
+def observe(scene: Scene, needs: Collection[Observation[Any]]) -> Evidence:
+    """The evidence with the observations that are needed, in the order of `OBSERVATIONS`."""
+    evidence = scene.evidence
+    for need, function in OBSERVATIONS.items():
+        if need in needs:
+            evidence = evidence.with_observed(need, function(scene))
+    return evidence

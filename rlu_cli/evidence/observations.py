@@ -1,0 +1,139 @@
+"""How each observation that a method may ask for is made: one key, one function.
+
+An observation is added with its key in `attacks.observations`, one function and one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlu_cli.attacks.observations import (
+    CLASS_UPDATES,
+    DUMMIES,
+    INTERPOLATION,
+    REEVALUATION,
+    TILT,
+    VIRTUAL_POPULATION,
+)
+from rlu_cli.case.auxiliary import dummy_auxiliary
+from rlu_cli.case.build import Case
+from rlu_cli.evidence.forward import ForwardConfig, evaluate_pair, with_bias
+from rlu_cli.evidence.generalization_gap import generalization_gap
+from rlu_cli.evidence.interpolation import (
+    evaluate_along_interpolation,
+    reevaluate_with_aux_statistics,
+)
+from rlu_cli.evidence.virtual_client import class_updates
+from rlu_cli.evidence.virtual_population import compare
+from rlu_cli.types import (
+    Evidence,
+    Interpolation,
+    Observation,
+    Outputs,
+    ProgressCallback,
+    VirtualPopulation,
+)
+
+VIRTUAL_CLIENTS = 64  # of a virtual population, unless --virtual-clients says otherwise
+_PER_CLASS = 3  # virtual clients a class: with fewer there is no slope to estimate
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that an observation may use.
+
+    case      the pair of checkpoints, the images, the settings
+    model     with the selected architecture
+    config    how it is run
+    evidence  as far as every method sees it
+    progress  called with what is going on
+    """
+
+    case: Case
+    model: nn.Module
+    config: ForwardConfig
+    evidence: Evidence
+    progress: ProgressCallback
+
+
+def _dummies(scene: Scene) -> tuple[Outputs, Outputs]:
+    case = scene.case
+    images = dummy_auxiliary(case.auxiliary, case.value("seed"))
+    return evaluate_pair(scene.model, case.pair, images, scene.config)
+
+
+def _interpolation(scene: Scene) -> Interpolation:
+    case, evidence = scene.case, scene.evidence
+    return evaluate_along_interpolation(
+        scene.model,
+        case.pair,
+        case.auxiliary,
+        scene.config,
+        steps=evidence.steps,
+        ends=(evidence.before, evidence.after),
+    )
+
+
+def _reevaluation(scene: Scene) -> Callable[[Tensor], Interpolation | None]:
+    case, steps = scene.case, scene.evidence.steps
+    images = (case.pair, case.auxiliary, scene.config)
+    return partial(reevaluate_with_aux_statistics, scene.model, *images, steps=steps)
+
+
+def _tilt(scene: Scene) -> float | None:
+    case = scene.case
+    gap = generalization_gap(
+        scene.model,
+        case.pair.before,
+        case.auxiliary,
+        scene.config,
+        accuracy=case.value("train_accuracy"),
+        loss=case.value("train_loss"),
+    )
+    return None if gap is None else gap.exponent
+
+
+def _class_updates(scene: Scene) -> Tensor:
+    case, evidence = scene.case, scene.evidence
+    trained = class_updates(
+        scene.model,
+        case.pair.before,
+        case.auxiliary,
+        case.training,
+        scene.config,
+        progress=scene.progress,
+    )
+    if not evidence.biased:  # the client's bias update is derived from its weights: do the same
+        trained = [replace(head, bias=None) for head in trained]
+    rows = [with_bias(head, evidence.before, evidence.after).bias for head in trained]
+    return torch.stack([row for row in rows if row is not None])
+
+
+def _virtual_population(scene: Scene) -> VirtualPopulation:
+    case = scene.case
+    fewest = max(VIRTUAL_CLIENTS, _PER_CLASS * scene.evidence.classes)
+    return compare(
+        scene.model,
+        case.pair,
+        case.auxiliary,
+        case.training,
+        scene.config,
+        case.value("virtual_clients") or fewest,
+        progress=scene.progress,
+    )
+
+
+OBSERVATIONS: dict[Observation[Any], Callable[[Scene], Any]] = {
+    DUMMIES: _dummies,
+    INTERPOLATION: _interpolation,
+    REEVALUATION: _reevaluation,
+    TILT: _tilt,
+    CLASS_UPDATES: _class_updates,
+    VIRTUAL_POPULATION: _virtual_population,
+}
