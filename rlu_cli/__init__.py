@@ -7,6 +7,7 @@ row never import one another. (`tests/test_structure.py` reads the map and holds
     __main__                       python -m rlu_cli
     cli                            the typer app, exit statuses, the one place that shows errors
     commands                       one command, one file; the only ones that print and exit
+    api                            the same as Python functions, and what they return
     reports experiments            a finding as text, one format a file; the paper's tables, figures
     audit                          one case → one finding: attack, diagnose, score, pool rounds
     evidence                       what both models and the images show, one observation a file
@@ -19,4 +20,41 @@ row never import one another. (`tests/test_structure.py` reads the map and holds
     errors                         every way a command can end
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rlu_cli.api.attack import attack as attack
+    from rlu_cli.api.calibrate import calibrate as calibrate
+    from rlu_cli.api.finding import Finding as Finding
+    from rlu_cli.api.open_checkpoint import open_checkpoint as open_checkpoint
+    from rlu_cli.api.score import score as score
+    from rlu_cli.api.simulate import simulate as simulate
+    from rlu_cli.errors import RluError as RluError
+
+# The Python API: what each name stands for, imported when it is first used.
+_API = {
+    "attack": "rlu_cli.api.attack",
+    "calibrate": "rlu_cli.api.calibrate",
+    "Finding": "rlu_cli.api.finding",
+    "open_checkpoint": "rlu_cli.api.open_checkpoint",
+    "score": "rlu_cli.api.score",
+    "simulate": "rlu_cli.api.simulate",
+    "RluError": "rlu_cli.errors",
+}
+__all__ = ["__version__", *_API]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _API:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_API[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_API])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import Annotated
@@ -15,10 +16,11 @@ from rlu_cli.commands.doctor import doctor
 from rlu_cli.commands.inspect import inspect
 from rlu_cli.commands.methods import methods
 from rlu_cli.commands.models import models
+from rlu_cli.commands.output import chosen_format
 from rlu_cli.commands.reproduce import reproduce
 from rlu_cli.commands.schemes import schemes
 from rlu_cli.commands.simulate import simulate
-from rlu_cli.errors import Exit, RluError
+from rlu_cli.errors import Exit, InternalError, RluError
 
 app = typer.Typer(
     name="rlu",
@@ -47,11 +49,14 @@ def _root(
 
 
 def main() -> None:
-    """Run a command; turn every error into a message on stderr and an exit status."""
+    """Run a command; turn every error into a message on stderr and an exit status.
+
+    Under `--format json` the error is a JSON object on stdout too.
+    """
     try:
         app()
     except RluError as error:
-        sys.stderr.write(f"{error}\n")
+        _show(error)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
@@ -59,13 +64,11 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("RLU_DEBUG"):
             raise
-        _internal(error)
+        _show(InternalError(error))
+        sys.exit(Exit.INTERNAL)
 
 
-def _internal(error: Exception) -> None:
-    sys.stderr.write(
-        f"error[E900]: internal error: {type(error).__name__}: {error}\n"
-        "  why:   this is a defect of rlu, not of your files\n"
-        "  next:  run again with RLU_DEBUG=1 for the traceback, and report it\n"
-    )
-    sys.exit(Exit.INTERNAL)
+def _show(error: RluError) -> None:
+    if chosen_format.get() == "json":
+        sys.stdout.write(json.dumps(error.to_dict(), indent=2) + "\n")
+    sys.stderr.write(f"{error}\n")

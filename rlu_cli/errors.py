@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class Exit(IntEnum):
@@ -69,6 +69,19 @@ class RluError(Exception):
         self.why = why
         self.facts = tuple(facts)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The error as JSON values, as `--format json` prints it."""
+        return {
+            "error": {
+                "code": self.code,
+                "message": self.message,
+                "facts": [{"label": label, "text": text} for label, text in self.facts],
+                "why": self.why,
+                "next": self.hint,
+                "exit_status": int(self.exit_status),
+            }
+        }
+
     def __str__(self) -> str:
         rows = [*self.facts, ("why", self.why), ("next", self.hint)]
         lines = [f"  {label + ':':<6} {text}" for label, text in rows if text]
@@ -85,3 +98,15 @@ class InputError(RluError):
     """A file is missing, unreadable, refused, or does not fit (E2xx)."""
 
     exit_status = Exit.INPUT
+
+
+class InternalError(RluError):
+    """A defect of rlu (E900)."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(
+            "E900",
+            f"internal error: {type(cause).__name__}: {cause}",
+            why="this is a defect of rlu, not of your files",
+            hint="run again with RLU_DEBUG=1 for the traceback, and report it",
+        )

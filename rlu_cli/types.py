@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from torch import Tensor
+if TYPE_CHECKING:  # `rlu --help` reads settings without loading torch
+    from torch import Tensor
 
 T = TypeVar("T")
 ProgressCallback = Callable[[str], None]  # called with a sentence on what is going on

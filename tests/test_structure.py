@@ -14,7 +14,6 @@ import rlu_cli
 ROOT = Path(rlu_cli.__file__).parent
 
 
-
 def _map() -> tuple[tuple[str, ...], ...]:
     """Rows of the package map in `rlu_cli.__doc__`, from the top down.
 

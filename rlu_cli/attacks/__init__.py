@@ -42,7 +42,7 @@ ATTACKS: dict[str, Method] = {
     "irlg": irlg.METHOD,
     "ramakrishna-dan": ramakrishna_dan.CLOSED_FORM,
     "ramakrishna-dan-virtual": ramakrishna_dan.VIRTUAL_CLIENTS,
-    UNIFORM: floors.UNIFORM,
+    "uniform": floors.UNIFORM,
     "prior": floors.PRIOR,
 }
 

@@ -8,6 +8,7 @@ from rlu_cli.attacks.method import learned_something
 from rlu_cli.types import Evidence
 
 AUTO = "auto"
+FOR_NONLINEAR = "emulation"  # for clients whose update is not linear in their gradients
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def method_for(evidence: Evidence, *, buffers: bool, noise: bool) -> Choice:
         (noise, "rlu", "there are no labelled images for the other witnesses"),
         (
             not evidence.linear and evidence.lr_known,
-            "emulation",
+            FOR_NONLINEAR,
             "the client's steps are not linear in its gradients, but virtual clients can take them",
         ),
         (buffers, "fusion", "BatchNorm buffers tell the client's batches"),

@@ -22,7 +22,7 @@ def prior(evidence: Evidence) -> Recovery:
 
 
 UNIFORM = Method(
-    title="even guess",
+    title="uniform guess",
     paper="floor",
     attack=uniform,
     any_optimiser=True,

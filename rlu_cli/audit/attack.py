@@ -36,7 +36,7 @@ from rlu_cli.evidence.forward import ForwardConfig, OutputsCache
 from rlu_cli.evidence.model_selection import choose
 from rlu_cli.evidence.observations import Scene
 from rlu_cli.models.input_scaling import AUTO, parse_normalisation
-from rlu_cli.settings import INFER
+from rlu_cli.settings.parsers import INFER
 from rlu_cli.types import Evidence, Head, ProgressCallback, Setting
 
 

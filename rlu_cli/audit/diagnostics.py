@@ -6,16 +6,17 @@ What each one proves and does not is in `docs/diagnostics.md`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.case.batchnorm_counters import INFERRED
 from rlu_cli.case.build import Case
-from rlu_cli.errors import printable
+from rlu_cli.errors import RluError, printable
 from rlu_cli.evidence.model_selection import embedding_fit
 from rlu_cli.numerics.identifiability import unidentifiable_groups, uninformative
 from rlu_cli.types import Evidence, Outputs, Recovery, Status
@@ -31,18 +32,6 @@ _NORM_RATIO = 1.25
 _GROUPS_SAID = 5  # groups of classes that a sentence lists
 _NOISE_COSINE, _NOISE_RATIO = 0.8, 2.0  # untrained models: 0.85 and more, 1.2 and less
 _ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, None: 2.0**-24}
-
-
-@dataclass(frozen=True)
-class FindingWarning:
-    """One thing the user should know, with a code that stays.
-
-    redacted  the same without a word on the client, where `text` names classes
-    """
-
-    code: str
-    text: str
-    redacted: str | None = None
 
 
 def update_figures(case: Case, evidence: Evidence) -> dict[str, Any]:
@@ -223,6 +212,15 @@ def estimate_warnings(
             )
         )
     return found
+
+
+def no_expected_accuracy(problem: RluError) -> FindingWarning:
+    """Why the expected accuracy that was asked for could not be estimated."""
+    return FindingWarning(
+        "W330",
+        f"no expected accuracy from virtual clients: {problem.message} ({problem.code})",
+        f"no expected accuracy from virtual clients ({problem.code})",
+    )
 
 
 def method_warnings(title: str, sentences: Sequence[str]) -> list[FindingWarning]:

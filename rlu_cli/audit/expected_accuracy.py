@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from rlu_cli.attacks import ATTACKS
 from rlu_cli.attacks import AUTO as AUTO_METHOD
+from rlu_cli.attacks.auto import FOR_NONLINEAR
 from rlu_cli.attacks.emulation import left_out, nearest
 from rlu_cli.audit.attack import attack
 from rlu_cli.audit.finding import CaseFinding, MethodFinding
@@ -31,10 +33,7 @@ from rlu_cli.local_training.description import describe_local_training
 from rlu_cli.models.input_scaling import AUTO, PRESETS, parse_normalisation
 from rlu_cli.numerics.intervals import count_intervals
 from rlu_cli.numerics.rounding import round_to_total
-from rlu_cli.types import Auxiliary
-
-ProgressCallback = Callable[[str], None]
-EMULATION = "emulation"  # the method that is itself made of virtual clients
+from rlu_cli.types import Auxiliary, ProgressCallback, Setting
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class ExpectedAccuracy:
     as_learned: bool
 
 
-def expect(
+def estimate_accuracy(
     case: Case, method: str, shares: Tensor, progress: ProgressCallback = lambda text: None
 ) -> ExpectedAccuracy:
     """Try `method` on virtual clients with label shares (R, N), trained from the global model.
@@ -93,8 +92,10 @@ def expect(
     One half of them trains on one half of the auxiliary images while the method sees the other, and
     the other half the other way round.
     """
-    if case.training.nonlinear is not None and method in (AUTO_METHOD, EMULATION):
-        return _expect_emulated(case, shares, progress)
+    if case.training.nonlinear is not None:
+        name = FOR_NONLINEAR if method == AUTO_METHOD else method
+        if ATTACKS[name].built_of_virtual_clients:
+            return _estimate_from_population(case, name, shares, progress)
     trials = list(_trials(case, method, shares, progress))
     scores = [t.found.score for t in trials if t.found.score is not None]
     if not scores:
@@ -118,16 +119,18 @@ def expect(
         present=present,
         absent=absent,
         width=width,
-        as_learned=_told(case),
+        as_learned=_fit_is_given(case),
     )
 
 
-def _expect_emulated(case: Case, shares: Tensor, progress: ProgressCallback) -> ExpectedAccuracy:
+def _estimate_from_population(
+    case: Case, method: str, shares: Tensor, progress: ProgressCallback
+) -> ExpectedAccuracy:
     """A virtual client is met by an ensemble drawn near it, as a real one is, and each one that is
     near is read from all the others; as many such ensembles as R virtual clients make.
     """
     model, config = _model(case)
-    told = case.auxiliary, case.training
+    given = case.auxiliary, case.training
     likeness = _likeness(case, model, config)
     groups = max(1, len(shares) // VIRTUAL_CLIENTS)
     each, cacc, floor = [], [], []
@@ -135,11 +138,11 @@ def _expect_emulated(case: Case, shares: Tensor, progress: ProgressCallback) -> 
         seeded = replace(config, seed=config.seed + group * len(shares))
         drawn = shares[group : group + 1]
         (client,) = train_clients(
-            model, case.pair.before, *told, seeded, drawn, likeness, progress=progress
+            model, case.pair.before, *given, seeded, drawn, likeness, progress=progress
         )
         pair, total = replace(case.pair, after=client.checkpoint), int(client.counts.sum())
         ensemble = compare(
-            model, pair, *told, seeded, len(shares) // groups, likeness, progress=progress
+            model, pair, *given, seeded, len(shares) // groups, likeness, progress=progress
         )
         near = ensemble.shares[nearest(ensemble)]
         for known, answer in zip(near, left_out(ensemble), strict=True):
@@ -150,7 +153,7 @@ def _expect_emulated(case: Case, shares: Tensor, progress: ProgressCallback) -> 
             floor.append(uniform_floor(counts).iacc)
     mean = sum(each) / len(each)
     return ExpectedAccuracy(
-        method=EMULATION,
+        method=method,
         iacc=mean,
         error=float(torch.tensor(each).double().std() / len(each) ** 0.5),
         measured=mean,
@@ -160,7 +163,7 @@ def _expect_emulated(case: Case, shares: Tensor, progress: ProgressCallback) -> 
         present=None,
         absent=None,
         width=None,
-        as_learned=_told(case),
+        as_learned=_fit_is_given(case),
     )
 
 
@@ -170,20 +173,22 @@ def estimate_accuracy_near(
     """What to expect for clients like the one of a finding: its first method on `count` virtual
     clients with labels near its answer.
     """
-    first = next(found for found in finding.methods if found.recovery is not None)
+    first = finding.first
     assert first.recovery is not None
     case = replace(finding.case, hypotheses=finding.hypotheses[:1])
     if not case.training.lr_known:  # the rate was inferred
         case = replace(case, settings=finding.settings)
         case = replace(case, training=describe_local_training(case.value))
     shares = draw_near(first.recovery.shares, count, case.value("seed"))
-    return expect(case, first.method, shares, progress)
+    return estimate_accuracy(case, first.method, shares, progress)
 
 
 def _trials(case: Case, method: str, shares: Tensor, progress: ProgressCallback) -> Iterator[Trial]:
     """Train virtual clients on half of the images, and attack each with the other half."""
     model, config = _model(case)
     one, other = halves(case.auxiliary, case.value("seed"))
+    # A method that is built of virtual clients decides by itself how many it takes.
+    settings = {**case.settings, "virtual_clients": Setting(0, "default")}
     for turn, (own, shown) in enumerate(((one, other), (other, one))):
         clients = train_clients(
             model,
@@ -204,6 +209,7 @@ def _trials(case: Case, method: str, shares: Tensor, progress: ProgressCallback)
                 history=RoundHistory(),
                 velocity=None,
                 hypotheses=case.hypotheses[:1],
+                settings=settings,
             )
             finding = attack(virtual, (method,))
             assert finding.floor is not None
@@ -222,15 +228,15 @@ def _model(case: Case) -> tuple[nn.Module, ForwardConfig]:
     return model, replace(forward_config(case, model), normalise=scaling)
 
 
-def _told(case: Case) -> bool:
+def _fit_is_given(case: Case) -> bool:
     """Whether anyone said how well the global model has learned its training images."""
     return case.value("train_accuracy") is not None or case.value("train_loss") is not None
 
 
 def _likeness(case: Case, model: nn.Module, config: ForwardConfig) -> Tensor | None:
     """How likely each auxiliary image is to be drawn; None for all alike."""
-    told = {"accuracy": case.value("train_accuracy"), "loss": case.value("train_loss")}
-    gap = generalization_gap(model, case.pair.before, case.auxiliary, config, **told)
+    given = {"accuracy": case.value("train_accuracy"), "loss": case.value("train_loss")}
+    gap = generalization_gap(model, case.pair.before, case.auxiliary, config, **given)
     return None if gap is None else gap.likeness
 
 

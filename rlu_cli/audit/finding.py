@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from rlu_cli.audit.diagnostics import FindingWarning
 from rlu_cli.audit.scoring import Score
+from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.build import Case
 from rlu_cli.case.hypotheses import ModelHypothesis
 from rlu_cli.types import Recovery, Setting
@@ -50,3 +50,8 @@ class CaseFinding:
     warnings: tuple[FindingWarning, ...]
     methods: tuple[MethodFinding, ...]
     floor: Score | None
+
+    @property
+    def first(self) -> MethodFinding:
+        """The first method that answered; an attack that none answers is an error."""
+        return next(method for method in self.methods if method.recovery is not None)

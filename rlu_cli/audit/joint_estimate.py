@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,20 @@ from torch import Tensor
 
 from rlu_cli.attacks import ATTACKS, AUTO
 from rlu_cli.audit.attack import attack
-from rlu_cli.audit.diagnostics import FindingWarning
 from rlu_cli.audit.finding import CaseFinding, MethodFinding
+from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.build import Case, build_case
 from rlu_cli.case.round_history import PastRound, earlier_folders, open_round, round_name
 from rlu_cli.errors import InputError, RluError
 from rlu_cli.numerics.pooling import Agreement, Pooled, RoundShares, pool
-from rlu_cli.types import Recovery
+from rlu_cli.settings.layers import flag_layer
+from rlu_cli.types import ProgressCallback, Recovery
 
 DISAGREE, NONE_USED = "W340", "W341"
 STUDIED = "under study"
 _UNLIKELY = 0.01  # p from which on rounds are said to disagree
 _OF_THIS_ROUND = ("truth", "output", "joint")  # settings that earlier rounds do not share
 _READ_FROM_FILES = ("model", "model_args", "normalize", "mode")
-
-ProgressCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Joint:
+class JointEstimate:
     """What all rounds of the client say together.
 
     rounds    the ones used, in order, the one under study last
@@ -79,7 +78,7 @@ class Joint:
 
 def joint_estimate(
     finding: CaseFinding, progress: ProgressCallback = lambda text: None
-) -> Joint | None:
+) -> JointEstimate | None:
     """Attack the earlier rounds of the client too and pool them; None where nobody asks for it.
 
     Asked for by `--joint`, or by a history alone for schemes that have no other use for one. Each
@@ -90,7 +89,7 @@ def joint_estimate(
     if not _wanted(case):
         return None
     history, local = Path(case.value("history")), case.pair.after.path
-    first = next(found for found in finding.methods if found.recovery is not None)
+    first = finding.first
     method = AUTO if first.chosen is not None else first.method
     rounds: list[AttackedRound] = []
     left_out: list[LeftOut] = []
@@ -133,7 +132,7 @@ def _earlier_case(finding: CaseFinding, past: PastRound) -> Case:
             f"the client took {past.steps:g} steps in it, the settings say {planned}",
             hint="rounds are read under the settings of the one under study",
         )
-    return build_case(past.start, past.end, case.auxiliary, _flags(finding, past))
+    return build_case(past.start, past.end, case.auxiliary, flag_layer(_flags(finding, past)))
 
 
 def _flags(finding: CaseFinding, past: PastRound) -> Mapping[str, Any]:
@@ -174,7 +173,7 @@ def _read(name: str, case: Case, found: MethodFinding) -> AttackedRound:
     return AttackedRound(name, found.method, recovery, total, said, case.truth)
 
 
-def _joined(rounds: Sequence[AttackedRound], left_out: Sequence[LeftOut]) -> Joint:
+def _joined(rounds: Sequence[AttackedRound], left_out: Sequence[LeftOut]) -> JointEstimate:
     """The rounds pooled, those first left out that have no answer or cannot be weighed."""
     settled = [one for one in rounds if one.recovery.status.ok]
     failed = [LeftOut(r.name, r.recovery.status.value) for r in rounds if not r.recovery.status.ok]
@@ -187,9 +186,9 @@ def _joined(rounds: Sequence[AttackedRound], left_out: Sequence[LeftOut]) -> Joi
     weighed = weighed if len(weighed) > 1 else settled
     out = tuple(sorted((*left_out, *failed, *vague), key=lambda one: one.name))
     if len(weighed) < 2:
-        return Joint(tuple(weighed), out, None, None, (), (_none_used(out),))
+        return JointEstimate(tuple(weighed), out, None, None, (), (_none_used(out),))
     pooled = pool([one.told for one in weighed])
-    return Joint(
+    return JointEstimate(
         rounds=tuple(weighed),
         left_out=out,
         pooled=pooled,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlu_cli.audit.diagnostics import FindingWarning
 from rlu_cli.audit.finding import MethodFinding
+from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.build import Case
 from rlu_cli.errors import UsageError
-from rlu_cli.settings import INFER
+from rlu_cli.settings.parsers import INFER
 from rlu_cli.types import Setting
 
 _RATE_LIMIT = 0.1  # an inferred learning rate less certain than this is none

@@ -27,6 +27,8 @@ from rlu_cli.errors import InputError, RluError, printable
 from rlu_cli.local_training.description import LocalTraining, describe_local_training
 from rlu_cli.local_training.step_plan import StepPlan
 from rlu_cli.models import runs_code
+from rlu_cli.settings.layers import Layer
+from rlu_cli.settings.specs import ATTACK, CALIBRATE
 from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
 
 
@@ -69,27 +71,27 @@ class Case:
 
 
 def open_sources(
-    sources: Sequence[CheckpointSource], flags: Mapping[str, Any]
+    sources: Sequence[CheckpointSource], flags: Layer, command: str = ATTACK
 ) -> tuple[CheckpointPair, dict[str, Setting]]:
     """The global and the client's checkpoint, and every setting that is given anywhere.
 
     sources  one or two files or state dicts; with one, both sides of the pair are the same
     """
     paths = [source for source in sources if isinstance(source, Path)]
-    limit = gather_settings(flags, paths, None)["max_bytes"].value
+    limit = gather_settings(flags, paths, None, command)["max_bytes"].value
     names = ("global state dict", "local state dict")
     opened = [
         open_from(one, name, max_bytes=limit) for one, name in zip(sources, names, strict=False)
     ]
     pair = CheckpointPair(opened[0], opened[-1])
-    return pair, gather_settings(flags, paths, pair)
+    return pair, gather_settings(flags, paths, pair, command)
 
 
 def build_case(
     global_source: CheckpointSource,
     local_source: CheckpointSource,
     aux: str | Auxiliary,
-    flags: Mapping[str, Any],
+    flags: Layer,
     *,
     strict: bool = False,
 ) -> Case:
@@ -117,7 +119,7 @@ def build_case(
 def build_study(
     global_source: CheckpointSource,
     aux: str | Auxiliary,
-    flags: Mapping[str, Any],
+    flags: Layer,
     *,
     strict: bool = False,
 ) -> Case:
@@ -125,7 +127,7 @@ def build_study(
 
     Both sides of the pair are the global model. Raises as `build_case` does.
     """
-    pair, settings = open_sources((global_source,), flags)
+    pair, settings = open_sources((global_source,), flags, CALIBRATE)
     require_local_training(settings)
     return _opened(pair, settings, aux, strict=strict)
 

@@ -10,7 +10,8 @@ from rlu_cli.checkpoints import CheckpointPair
 from rlu_cli.errors import UsageError
 from rlu_cli.local_training.description import NONLINEAR
 from rlu_cli.schemes import SCHEMES
-from rlu_cli.settings import INFER, require
+from rlu_cli.settings.layers import require
+from rlu_cli.settings.parsers import INFER
 from rlu_cli.types import Setting
 
 

@@ -70,9 +70,10 @@ def _settings(paths: Sequence[Path], opened: Sequence[Checkpoint]) -> Iterator[s
     """What variables, settings files and the checkpoints themselves would tell an attack."""
     from rlu_cli.case.gather import gather_settings
     from rlu_cli.checkpoints import CheckpointPair
+    from rlu_cli.settings.layers import Layer
 
     try:
-        found = gather_settings({}, paths, CheckpointPair(opened[0], opened[-1]))
+        found = gather_settings(Layer({}), paths, CheckpointPair(opened[0], opened[-1]))
     except RluError as refused:
         yield f"settings: {refused.message}"
         return

@@ -1,198 +1,124 @@
-"""Options that several commands take: how clients trained, the images, the model, the estimate."""
+"""Options made from the table of settings, and the few that are none."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-FILES = "Files"
-CLIENT = "How the client trained"
-IMAGES = "Auxiliary images"
-MODEL = "Model"
-ESTIMATE = "Estimate"
-REPORT = "Report"
+from rlu_cli.settings.choices import table_names
+from rlu_cli.settings.specs import REPORT, SettingSpec
+from rlu_cli.settings.table import taken_by
 
-Epochs = Annotated[
-    str | None,
+
+def _formats() -> list[str]:
+    return list(table_names("reports/__init__.py", "FORMATS"))
+
+
+def _completed(choices: Callable[[], Any]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices() if choice.startswith(incomplete)]
+
+    return complete
+
+
+Format = Annotated[
+    str,
     typer.Option(
-        metavar="M",
-        help="Local epochs: one batch each, or full passes with --samples. Left out: as "
-        "BatchNorm counters say.",
-        rich_help_panel=CLIENT,
+        "--format",
+        metavar="NAME",
+        help="table or json.",
+        rich_help_panel=REPORT,
+        autocompletion=_completed(_formats),
     ),
 ]
-Lr = Annotated[
-    str | None,
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace an existing --output file.", rich_help_panel=REPORT),
+]
+ShowSettings = Annotated[
+    bool,
     typer.Option(
-        metavar="ETA|infer",
-        help="Learning rate; infer takes it from BatchNorm buffers, however uncertain.",
-        rich_help_panel=CLIENT,
+        "--show-settings",
+        help="Show every setting with its source, and stop.",
+        rich_help_panel=REPORT,
     ),
 ]
-BatchSize = Annotated[
-    str | None,
-    typer.Option(metavar="B", help="Images in a batch.", rich_help_panel=CLIENT),
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only the report.", rich_help_panel=REPORT)
 ]
-Samples = Annotated[
-    str | None,
-    typer.Option(
-        metavar="n",
-        help="Images the client has: an epoch is then a full pass.",
-        rich_help_panel=CLIENT,
-    ),
-]
-StepsPerEpoch = Annotated[
-    str | None,
-    typer.Option(metavar="S", help="Batches in an epoch.", rich_help_panel=CLIENT),
-]
-DropLast = Annotated[
-    bool | None,
-    typer.Option(
-        "--drop-last/--keep-last",
-        help="Whether a last smaller batch is left out.",
-        rich_help_panel=CLIENT,
+
+
+def with_settings(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every setting it takes.
+
+    The decorated function gets the values as one dict, `flags`, by the settings' names; what was
+    not typed is None there. Options of the first panel come first in `--help`.
+    """
+    specs = taken_by(command)
+    ordered = sorted(specs, key=lambda name: command not in specs[name].basic)
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(**given: Any) -> None:
+            flags = {name: given.pop(_parameter(name)) for name in specs}
+            function(**given, flags=flags)
+
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        parameters = [one for one in own if one.name != "flags"]
+        first = [one for one in parameters if one.default is inspect.Parameter.empty]
+        last = [one for one in parameters if one.default is not inspect.Parameter.empty]
+        options = [_option(name, specs[name], command) for name in ordered]
+        whole = [*first, *options, *last]
+        keyed = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in whole]
+        run.__signature__ = inspect.Signature(keyed)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in keyed}
+        del run.__wrapped__
+        run.__doc__ = _paragraphs(function.__doc__ or "")
+        return run
+
+    return decorate
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring whose paragraphs are lines of their own, so that a terminal can wrap them."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(p if p.startswith("\b") else p.replace("\n", " ") for p in paragraphs)
+
+
+def _parameter(name: str) -> str:
+    """The Python parameter of a setting: `lambda` is a word of the language."""
+    return f"{name}_"
+
+
+def _option(name: str, spec: SettingSpec, command: str) -> inspect.Parameter:
+    names = spec.option or f"--{name.replace('_', '-')}"
+    switch = "/" in names
+    kind: Any = bool | None if switch else list[str] | None if spec.repeats else str | None
+    known = spec.choices()
+    option = typer.Option(
+        names,
+        help=_help(spec, command),
+        rich_help_panel=None if command in spec.basic else spec.panel,
         show_default=False,
-    ),
-]
-Scheme = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="fedavg, fedprox, scaffold, feddyn or feddc [fedavg].",
-        rich_help_panel=CLIENT,
-    ),
-]
-Lambda = Annotated[
-    str | None,
-    typer.Option(
-        "--lambda",
-        metavar="L",
-        help="λ of fedprox, feddyn and feddc.",
-        rich_help_panel=CLIENT,
-    ),
-]
-Optimizer = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="sgd, adam or adamw [sgd].", rich_help_panel=CLIENT),
-]
-Momentum = Annotated[
-    str | None, typer.Option(metavar="G", help="Momentum γ.", rich_help_panel=CLIENT)
-]
-Nesterov = Annotated[
-    bool | None,
-    typer.Option(
-        "--nesterov/--no-nesterov",
-        help="Nesterov's momentum.",
-        rich_help_panel=CLIENT,
-        show_default=False,
-    ),
-]
-WeightDecay = Annotated[
-    str | None, typer.Option(metavar="W", help="Weight decay.", rich_help_panel=CLIENT)
-]
-Betas = Annotated[
-    str | None, typer.Option(metavar="B1,B2", help="Of Adam.", rich_help_panel=CLIENT)
-]
-Clip = Annotated[
-    str | None,
-    typer.Option(metavar="NORM", help="Gradient clipping by norm.", rich_help_panel=CLIENT),
-]
-LabelSmoothing = Annotated[
-    str | None,
-    typer.Option(metavar="E", help="Label smoothing ε.", rich_help_panel=CLIENT),
-]
-LrSchedule = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="constant, step:K:G, cosine:T or linear:END, inside the round [constant].",
-        rich_help_panel=CLIENT,
-    ),
-]
-Mode = Annotated[
-    str | None,
-    typer.Option(
-        metavar="auto|train|eval",
-        help="Mode the client trained in; auto: train with BatchNorm or Dropout.",
-        rich_help_panel=CLIENT,
-    ),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Architecture (rlu models), pkg.mod:factory or path/model.py:Net, whose code is "
-        "then run. Left out: recognised by keys and shapes.",
-        rich_help_panel=MODEL,
-    ),
-]
-ModelArg = Annotated[
-    list[str] | None,
-    typer.Option(metavar="K=V", help="Argument of the model; repeatable.", rich_help_panel=MODEL),
-]
-Layer = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Output layer.", rich_help_panel=MODEL),
-]
-AuxSplit = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Split to take [test, else val, else all].",
-        rich_help_panel=IMAGES,
-    ),
-]
-AuxPerClass = Annotated[
-    str | None,
-    typer.Option(metavar="N", help="At most N images a class.", rich_help_panel=IMAGES),
-]
-Normalize = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|MEAN/STD",
-        help="Input scaling: auto, none, half, imagenet, or 0.5,0.5,0.5/0.5,0.5,0.5.",
-        rich_help_panel=IMAGES,
-    ),
-]
-ImageSize = Annotated[
-    str | None,
-    typer.Option(metavar="N", help="Side the images are resized to.", rich_help_panel=IMAGES),
-]
-TrainAccuracy = Annotated[
-    str | None,
-    typer.Option(
-        metavar="A",
-        help="Training accuracy of the global model: how much better it knows the client's images "
-        "than yours.",
-        rich_help_panel=ESTIMATE,
-    ),
-]
-TrainLoss = Annotated[
-    str | None,
-    typer.Option(
-        metavar="L",
-        help="Its training loss, where the accuracy is not known.",
-        rich_help_panel=ESTIMATE,
-    ),
-]
-Confidence = Annotated[
-    str | None,
-    typer.Option(
-        metavar="P",
-        help="Of the intervals, where the method knows its error [0.9].",
-        rich_help_panel=ESTIMATE,
-    ),
-]
-Seed = Annotated[
-    str | None,
-    typer.Option(metavar="N", help="Fixes every draw [0].", rich_help_panel=ESTIMATE),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(metavar="auto|cpu|cuda[:i]", help="Device.", rich_help_panel=ESTIMATE),
-]
-MaxBytes = Annotated[
-    str | None,
-    typer.Option(metavar="N", help="Largest checkpoint to open.", rich_help_panel=FILES),
-]
+        autocompletion=_completed(spec.choices) if known else None,
+        metavar=None if switch else spec.metavar,
+    )
+    return inspect.Parameter(
+        _parameter(name),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind, option],
+    )
+
+
+def _help(spec: SettingSpec, command: str) -> str:
+    """The help with its default, in round brackets: square ones are markup."""
+    default = spec.default_of(command)
+    if default is None or default is False:
+        return spec.help
+    shown = ", ".join(map(str, default)) if isinstance(default, tuple) else f"{default}"
+    return f"{spec.help.removesuffix('.')} (default: {shown})."

@@ -5,12 +5,53 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from rlu_cli.errors import InputError, UsageError, printable
+
+# The format asked for, so that an error can be told in it too.
+chosen_format: ContextVar[str] = ContextVar("chosen_format", default="table")
+
+
+class Destination:
+    """Format and place of a command's report.
+
+    Raises UsageError E101 for a format that there is none of.
+    """
+
+    def __init__(
+        self,
+        format_: str,
+        *,
+        force: bool,
+        formats: Mapping[str, Callable[..., str]] | None = None,
+    ) -> None:
+        from rlu_cli.reports import FORMATS
+
+        known = FORMATS if formats is None else formats
+        if format_ not in known:
+            raise UsageError(
+                "E101",
+                f"invalid value for --format: {printable(format_)}",
+                hint=f"--format {'|'.join(known)}",
+            )
+        chosen_format.set(format_)
+        self._render, self._force = known[format_], force
+        self._file: Path | None = None
+
+    def check(self, output: str | None) -> None:
+        """Take the setting `output`. Raises UsageError E106, InputError E201 before any work."""
+        self._file = Path(output) if output else None
+        check_writable(self._file, force=self._force)
+
+    def write(self, report: Any) -> None:
+        """Render the report and print or write it."""
+        terminal = self._file is None and sys.stdout.isatty()
+        write_report(self._render(report, terminal=terminal), self._file)
 
 
 def check_writable(output: Path | None, *, force: bool) -> None:

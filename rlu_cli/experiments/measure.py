@@ -27,6 +27,7 @@ from rlu_cli.experiments.target import Nothing
 from rlu_cli.hashing import file_sha256
 from rlu_cli.ledger import Ledger, key_of
 from rlu_cli.schemes import step_weights
+from rlu_cli.settings.layers import flag_layer
 from rlu_cli.simulator.simulation import Simulation
 
 Record = Mapping[str, Any]
@@ -184,7 +185,7 @@ class _Bench:
         run, number = simulation.run, self.setup.rounds - 1
         files = (run.global_file(number), run.client_file(number, client))
         started = time.monotonic()
-        case = build_case(*files, str(self._shifted or run.auxiliary), self._flags)
+        case = build_case(*files, str(self._shifted or run.auxiliary), flag_layer(self._flags))
         finding = attack(case, self._lab.methods, cache=cache, progress=self._lab.watch.say)
         truth = json.loads(run.truth_file(number, client).read_text("utf-8"))
         assert finding.floor is not None, "a simulated client's truth lies beside it"

@@ -10,7 +10,7 @@ from rlu_cli.errors import UsageError
 from rlu_cli.local_training.step_plan import StepPlan, plan_steps
 from rlu_cli.schemes import SCHEMES, Recursion, Scheme, SchemeRule, learning_rates
 from rlu_cli.schemes.descent import ADAPTIVE, BETAS
-from rlu_cli.settings import INFER
+from rlu_cli.settings.parsers import INFER
 
 NONLINEAR: Mapping[str, str] = {
     "adam": "Adam divides each gradient by its own running size, which the files do not hold",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlu_cli.errors import UsageError
-from rlu_cli.settings import MAX_STEPS
+from rlu_cli.settings.client import MAX_STEPS
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,13 @@ from rlu_cli.models.lenet import LENET5
 from rlu_cli.models.resnet import RESNET18, RESNET32, RESNET50
 from rlu_cli.models.vgg import VGG16
 
-_HEADS = (
-    (LENET5, "fc3"),
-    (CNN, "fc2"),
-    (VGG16, "classifier.6"),
-    (RESNET18, "fc"),
-    (RESNET32, "fc"),
-    (RESNET50, "fc"),
-)
 ARCHITECTURES: dict[str, Architecture] = {
-    row.name: with_head_bias(row, head) for row, head in _HEADS
+    "lenet5": with_head_bias(LENET5, "fc3"),
+    "cnn": with_head_bias(CNN, "fc2"),
+    "vgg16": with_head_bias(VGG16, "classifier.6"),
+    "resnet18": with_head_bias(RESNET18, "fc"),
+    "resnet32": with_head_bias(RESNET32, "fc"),
+    "resnet50": with_head_bias(RESNET50, "fc"),
 }
 
 

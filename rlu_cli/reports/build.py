@@ -15,13 +15,15 @@ from torch import Tensor
 
 from rlu_cli import __version__
 from rlu_cli.attacks import ATTACKS, COUNTS, SET
-from rlu_cli.audit.diagnostics import FindingWarning, unidentifiable
+from rlu_cli.audit.diagnostics import unidentifiable
 from rlu_cli.audit.expected_accuracy import ExpectedAccuracy
 from rlu_cli.audit.finding import CaseFinding, MethodFinding
-from rlu_cli.audit.joint_estimate import Joint
+from rlu_cli.audit.joint_estimate import JointEstimate
 from rlu_cli.audit.scoring import Score
+from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.case.build import Case
+from rlu_cli.case.hypotheses import ModelHypothesis
 from rlu_cli.errors import printable
 from rlu_cli.hashing import file_sha256
 from rlu_cli.models import runs_code
@@ -32,17 +34,17 @@ from rlu_cli.reports.joint import joint_part
 from rlu_cli.reports.schema import (
     Calibration,
     ClassCount,
+    Hypothesis,
     Input,
     MethodResult,
     Metrics,
-    ModelHypothesis,
     Notice,
     OutputLayer,
     Report,
     Result,
     SettingValue,
 )
-from rlu_cli.types import Recovery
+from rlu_cli.types import Recovery, Setting
 
 _PRIVATE = ("classes", "truth", "output", "history")
 _OWN_CODE = ("model", "model_args")  # may name files
@@ -51,18 +53,21 @@ _LONG = 4096
 
 def build_report(
     finding: CaseFinding,
-    joint: Joint | None = None,
-    expectation: ExpectedAccuracy | None = None,
+    joint: JointEstimate | None = None,
+    expected: ExpectedAccuracy | None = None,
     *,
+    extra: Sequence[FindingWarning] = (),
     redact: bool = False,
 ) -> Report:
     """The finding as data; redacted, it keeps scores and figures and tells nothing of the client.
 
-    joint   what all rounds of the client say together, where they were read
-    expectation  what virtual clients say of the first method, where there were any
-    redact  leave out class names, counts, shares and paths
+    joint     one estimate over several rounds, where they were read
+    expected  accuracy to expect of the first method, where virtual clients were asked for
+    extra     warnings on parts of the report that could not be made
+    redact    leave out class names, counts, shares and paths
     """
     methods = [_method(finding, found, redact=redact) for found in finding.methods]
+    hypotheses = [_hypothesis(one, redact=redact) for one in finding.hypotheses]
     first = next(method for method in methods if method.result is not None)
     assert first.result is not None
     return Report(
@@ -74,22 +79,24 @@ def build_report(
         redacted=redact,
         inputs=_inputs(finding, redact=redact),
         settings=_settings(finding, redact=redact),
+        local_training=_local_training(finding, redact=redact),
         output_layer=OutputLayer(
             name=printable(finding.case.layer),
             classes=finding.case.auxiliary.classes,
             width=finding.evidence_width,
             bias=finding.biased,
         ),
-        hypotheses=[_reading(reading, redact=redact) for reading in finding.hypotheses],
+        hypotheses=hypotheses,
+        readings=hypotheses,
         assumptions=_assumptions(finding, redact=redact),
         result=first.result,
         metrics=first.metrics,
         diagnostics={**finding.diagnostics, **first.diagnostics},
         warnings=_notices(finding.warnings, redact=redact)
         + [w for m in methods for w in m.warnings]
-        + _notices(() if joint is None else joint.warnings, redact=redact),
+        + _notices((*(() if joint is None else joint.warnings), *extra), redact=redact),
         methods=methods,
-        expected=None if expectation is None else expected_part(expectation),
+        expected=None if expected is None else expected_part(expected),
         joint=None if joint is None else joint_part(finding, joint, redact=redact),
     )
 
@@ -150,7 +157,7 @@ def _result(finding: CaseFinding, recovery: Recovery, *, redact: bool) -> Result
     shares = recovery.shares.tolist()
     counts = [None] * len(names) if recovery.counts is None else recovery.counts.tolist()
     per_pass = _per_pass(finding, recovery.counts)
-    known = {**_bounds(finding, recovery), **_confused(recovery)}
+    known = {**_bounds(finding, recovery), **_unidentifiable(recovery)}
     rows = [
         ClassCount(index=n, name=None, count=None, share=None)
         if redact
@@ -189,7 +196,7 @@ def _bounds(finding: CaseFinding, recovery: Recovery) -> dict[str, list[Any]]:
     return found
 
 
-def _confused(recovery: Recovery) -> dict[str, list[Any]]:
+def _unidentifiable(recovery: Recovery) -> dict[str, list[Any]]:
     """For each class the others it cannot be told from; nothing where the error is not known."""
     if recovery.covariance is None or not recovery.status.ok:
         return {}
@@ -197,7 +204,7 @@ def _confused(recovery: Recovery) -> dict[str, list[Any]]:
     for group in unidentifiable(recovery):
         for n in group:
             others[n] = [other for other in group if other != n]
-    return {"confused_with": others}
+    return {"not_identifiable_from": others, "confused_with": others}
 
 
 def _per_pass(finding: CaseFinding, counts: Tensor | None) -> list[int | None]:
@@ -260,6 +267,26 @@ def _settings(finding: CaseFinding, *, redact: bool) -> dict[str, SettingValue]:
     }
 
 
+def _local_training(finding: CaseFinding, *, redact: bool) -> dict[str, SettingValue]:
+    """Learning rate, batch size, steps and samples as they were used, and where each is from."""
+    case, settings = finding.case, finding.settings
+    missing = Setting(None, "not given")
+    passes = f", {case.plan.passes} full passes" if case.plan.passes > 1 else ""
+    total = Setting(case.plan.total, "steps × batch size")
+    used = {
+        "lr": settings.get("lr", missing),
+        "batch_size": settings.get("batch_size", missing),
+        "steps": Setting(case.plan.steps, f"{settings['epochs'].source}{passes}"),
+        "samples": settings.get("samples", missing if case.plan.total is None else total),
+    }
+    return {
+        name: SettingValue(
+            value=_plain(one.value), source=_kind(one.source) if redact else one.source
+        )
+        for name, one in used.items()
+    }
+
+
 def _plain(value: Any) -> Any:
     """A setting as JSON can hold it, its text safe to show."""
     if value is None or isinstance(value, (bool, int, float)):
@@ -284,15 +311,15 @@ def _kind(source: str) -> str:
     return "file" if any(mark in source for mark in "/\\:") else source
 
 
-def _reading(reading: Any, *, redact: bool) -> ModelHypothesis:
+def _hypothesis(one: ModelHypothesis, *, redact: bool) -> Hypothesis:
     def figure(value: float) -> float | None:
         return None if math.isnan(value) else value
 
-    hidden = redact and runs_code(reading.model)
-    return ModelHypothesis(
-        model="own code" if hidden else printable(reading.model, _LONG),
-        arguments={} if hidden else _plain(reading.arguments),
-        normalize=reading.normalise,
-        embedding_cosine=figure(reading.cosine),
-        embedding_norm_ratio=figure(reading.norm_ratio),
+    hidden = redact and runs_code(one.model)
+    return Hypothesis(
+        model="own code" if hidden else printable(one.model, _LONG),
+        arguments={} if hidden else _plain(one.arguments),
+        normalize=one.normalise,
+        embedding_cosine=figure(one.cosine),
+        embedding_norm_ratio=figure(one.norm_ratio),
     )

@@ -50,12 +50,12 @@ def expected_lines(expected: Expected) -> Iterator[str]:
         )
 
 
-def render_table(report: Calibration) -> str:
+def render_table(report: Calibration, *, terminal: bool = False) -> str:
     """What `rlu calibrate` prints."""
     return "\n".join(line for one in report.expected for line in expected_lines(one)) + "\n"
 
 
-def render_json(report: Calibration) -> str:
+def render_json(report: Calibration, *, terminal: bool = False) -> str:
     """The same as JSON; figures that are not finite become null."""
     return json.dumps(json.loads(report.model_dump_json(by_alias=True)), indent=2) + "\n"
 

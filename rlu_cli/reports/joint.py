@@ -7,16 +7,16 @@ from dataclasses import asdict
 import torch
 
 from rlu_cli.audit.finding import CaseFinding
-from rlu_cli.audit.joint_estimate import Joint
+from rlu_cli.audit.joint_estimate import JointEstimate
 from rlu_cli.errors import printable
 from rlu_cli.numerics.intervals import share_intervals
-from rlu_cli.numerics.pooling import Pooled
+from rlu_cli.numerics.pooling import Agreement, Pooled
 from rlu_cli.reports import schema
 
 _LONG = 4096
 
 
-def joint_part(finding: CaseFinding, joint: Joint, *, redact: bool) -> schema.Joint:
+def joint_part(finding: CaseFinding, joint: JointEstimate, *, redact: bool) -> schema.Joint:
     """The joint estimate as data; redacted, without shares, class names and files."""
     pooled = joint.pooled
     agreement = None if pooled is None else pooled.agreement
@@ -34,7 +34,7 @@ def joint_part(finding: CaseFinding, joint: Joint, *, redact: bool) -> schema.Jo
             )
             for one in joint.left_out
         ],
-        agreement=None if agreement is None else schema.Agreement(**asdict(agreement)),
+        agreement=None if agreement is None else _agreement(agreement),
         metrics=_metrics(joint),
         notes=list(joint.notes),
     )
@@ -58,7 +58,11 @@ def _shares(finding: CaseFinding, pooled: Pooled, *, redact: bool) -> list[schem
     ]
 
 
-def _metrics(joint: Joint) -> schema.JointMetrics | None:
+def _agreement(found: Agreement) -> schema.Agreement:
+    return schema.Agreement(**asdict(found), widened=found.variance_inflation)
+
+
+def _metrics(joint: JointEstimate) -> schema.JointMetrics | None:
     if joint.pooled is None or joint.truth is None:
         return None
     even = torch.full_like(joint.truth, 1 / len(joint.truth))

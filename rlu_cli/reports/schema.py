@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 
 class _Part(BaseModel):
@@ -26,9 +26,13 @@ class ClassCount(_Part):
     share_low: float | None = Field(None, description="bounds of the share at --confidence")
     share_high: float | None = None
     present: bool | None = Field(None, description="whether a method that gives a set has it in it")
-    confused_with: list[int] | None = Field(
+    not_identifiable_from: list[int] | None = Field(
         None,
-        description="classes told together with this one and not apart; null where nobody knows",
+        description="classes of which only the sum with this one is identifiable; null where the "
+        "error is not known",
+    )
+    confused_with: list[int] | None = Field(
+        None, description="`not_identifiable_from`, under its name up to 1.2"
     )
 
 
@@ -40,11 +44,13 @@ class Result(_Part):
     total: int | None = Field(description="K, the labels that went into the update")
     passes: int = Field(1, description="full passes over the client's samples")
     status: str = Field(description="how the estimate ended, in a sentence")
-    ok: bool = Field(description="whether the estimate settled")
+    ok: bool = Field(
+        description="whether the estimate converged and tells more than a uniform guess"
+    )
 
 
 class Metrics(_Part):
-    """Scores against the truth, and those of an even guess."""
+    """Scores against the truth, and those of a uniform guess."""
 
     cacc: float = Field(description="share of classes whose presence is right (Eq. 91)")
     iacc: float = Field(description="share of labels that are right (Eq. 92)")
@@ -83,8 +89,8 @@ class OutputLayer(_Part):
     bias: bool
 
 
-class ModelHypothesis(_Part):
-    """One way to read the files that keys and shapes leave open, and how well it fits."""
+class Hypothesis(_Part):
+    """A candidate architecture and scaling that keys and shapes leave open, and how well it fits."""
 
     model: str
     arguments: dict[str, Any]
@@ -94,12 +100,12 @@ class ModelHypothesis(_Part):
 
 
 class MethodResult(_Part):
-    """What one method found; `result` is null where it refused the case, with the reason."""
+    """What one method found; `result` is null where it cannot be used, with the reason."""
 
     method: str
     title: str = Field(description="as its paper writes it")
     refused: str | None
-    chosen: str | None = Field(description="why, where the choice was left to auto")
+    chosen: str | None = Field(description="why, where auto selected it")
     result: Result | None
     metrics: Metrics | None
     diagnostics: dict[str, Any]
@@ -139,12 +145,13 @@ class Agreement(_Part):
     degrees: int
     p_value: float = Field(description="how often rounds of the same labels differ as much")
     variance_inflation: float = Field(
-        description="factor on the rounds' own part of the covariance, >= 1"
+        description="factor on the rounds' own part of the covariance (Birge ratio), >= 1"
     )
+    widened: float = Field(description="`variance_inflation`, under its name up to 1.2")
 
 
 class JointMetrics(_Part):
-    """Σ min(found, true) of the shares over the rounds used, and that of an even guess."""
+    """Σ min(found, true) of the shares over the rounds used, and that of a uniform guess."""
 
     iacc: float
     floor_iacc: float
@@ -170,12 +177,12 @@ class Expected(_Part):
     iacc_error: float | None = Field(description="standard error of the mean")
     iacc_measured: float = Field(description="on the virtual clients, which have fewer images")
     cacc: float = Field(description="on the virtual clients")
-    floor_iacc: float = Field(description="of an even guess on them")
+    floor_iacc: float = Field(description="of a uniform guess on them")
     present_held: list[int] | None = Field(description="classes with labels: held, of how many")
     absent_held: list[int] | None = Field(description="classes without: held, of how many")
     width: float | None = Field(description="mean width of an interval as a share of K")
     upper_estimate: bool = Field(
-        description="nobody told how well the model has learned its clients' images"
+        description="it is not known how well the model fits its clients' images"
     )
 
 
@@ -205,8 +212,12 @@ class Report(_Part):
     redacted: bool
     inputs: dict[str, Input]
     settings: dict[str, SettingValue]
+    local_training: dict[str, SettingValue] = Field(
+        description="learning rate, batch size, steps and samples as the attack used them"
+    )
     output_layer: OutputLayer
-    hypotheses: list[ModelHypothesis]
+    hypotheses: list[Hypothesis] = Field(description="candidates, best fit first")
+    readings: list[Hypothesis] = Field(description="`hypotheses`, under its name up to 1.2")
     assumptions: list[str]
     result: Result
     metrics: Metrics | None

@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from rlu_cli.attacks import SET, UNIFORM
 from rlu_cli.audit.diagnostics import OF_METHOD, label
+from rlu_cli.reports.by_method import by_method, scores
 from rlu_cli.reports.expected import expected_lines
 from rlu_cli.reports.joint_table import joint_lines
-from rlu_cli.reports.schema import ClassCount, MethodResult, Notice, Report
+from rlu_cli.reports.schema import ClassCount, Notice, Report
 
 T = TypeVar("T")
 _BAR = 24
@@ -44,9 +45,10 @@ def render(report: Report, *, terminal: bool = False) -> str:
     for method in report.methods:
         if method.chosen is not None:
             console.print(f"[dim]{escape(f'method {method.method}: {method.chosen}')}[/dim]")
+    console.print(_local_training(report))
     answered = [method for method in report.methods if method.result is not None]
-    counts = _counts(report) if len(answered) == 1 else _side_by_side(report, answered)
-    for part in (_readings(report), counts, *_methods(report)):
+    counts = [_counts(report)] if len(answered) == 1 else by_method(report, console.width)
+    for part in (_hypotheses(report), *counts, *scores(report)):
         if part is not None:
             console.print(part)
     if report.expected is not None:
@@ -59,55 +61,53 @@ def render(report: Report, *, terminal: bool = False) -> str:
     return text.getvalue()
 
 
-def _readings(report: Report) -> Table | None:
+def _hypotheses(report: Report) -> Table | None:
     measured = [r for r in report.hypotheses if r.embedding_cosine is not None]
     if not measured:
         return None
     table = Table(
-        title="ways to read the files, the first is taken", title_justify="left", box=None
+        title="candidate architectures and scalings (best fit used)",
+        title_justify="left",
+        box=None,
     )
     for column in ("model", "arguments", "scaling", "embedding cosine", "norm ratio"):
         table.add_column(column, no_wrap=True)
-    for reading in measured:
-        arguments = " ".join(f"{k}={v}" for k, v in reading.arguments.items())
-        figures = (f"{reading.embedding_cosine:.3f}", f"{reading.embedding_norm_ratio:.3f}")
-        table.add_row(escape(reading.model), escape(arguments), escape(reading.normalize), *figures)
+    for one in measured:
+        arguments = " ".join(f"{k}={v}" for k, v in one.arguments.items())
+        figures = (f"{one.embedding_cosine:.3f}", f"{one.embedding_norm_ratio:.3f}")
+        table.add_row(escape(one.model), escape(arguments), escape(one.normalize), *figures)
     return table
 
 
-def _side_by_side(report: Report, answered: Sequence[MethodResult]) -> Table | None:
-    """A row for each class, a column for each method; a set shows as marks."""
-    if report.redacted:
-        return None
-    results = [method.result for method in answered if method.result is not None]
-    shown = [
-        n
-        for n in range(len(report.result.counts))
-        if len(report.result.counts) <= _ALL_SHOWN or any(r.counts[n].share for r in results)
-    ]
-    total = report.result.total
-    title = "label shares" if total is None else f"{total} labels"
-    table = Table(title=f"{title} recovered", title_justify="left", title_style="bold")
-    table.add_column("class", no_wrap=True)
-    for method in answered:
-        table.add_column(escape(method.title), justify="right", no_wrap=True)
-    for n in shown:
-        row = report.result.counts[n]
-        name = Text(label(row.index, row.name or "", _LONGEST_NAME))
-        table.add_row(name, *(_found(result.counts[n]) for result in results))
-    notes = ["* in the set of classes found; its count is spread over the set"]
-    hidden = len(report.result.counts) - len(shown)
-    table.caption = "; ".join(
-        [n for n in notes if any(r.gives == SET for r in results)]
-        + [f"{hidden} classes without a label are not shown"] * bool(hidden)
-    )
+_TRAINING_LABELS = {
+    "lr": "learning rate",
+    "batch_size": "batch size",
+    "steps": "steps",
+    "samples": "samples",
+}
+
+
+def _local_training(report: Report) -> Table:
+    """How the client trained, as the attack took it: each value with its source."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    for name, label_ in _TRAINING_LABELS.items():
+        used = report.local_training[name]
+        table.add_row(label_, _number(used.value), escape(_shortened(used.source)))
     return table
 
 
-def _found(row: ClassCount) -> str:
-    """A count, or a share where K is not known; starred where the class is in the set found."""
-    figure = f"{(row.share or 0.0):.1%}" if row.count is None else str(row.count)
-    return f"{figure}*" if row.present else figure
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def _shortened(source: str) -> str:
+    """A source, a path in it told from the working directory where that is shorter."""
+    here = f"{Path.cwd()}{os.sep}"
+    return source.replace(here, "")
 
 
 def _counts(report: Report) -> Table | None:
@@ -167,25 +167,6 @@ def _title(report: Report) -> str:
 
 def _bar(row: ClassCount, largest: float) -> str:
     return "█" * round(_BAR * (row.share or 0.0) / largest)
-
-
-def _methods(report: Report) -> Iterator[Table]:
-    """Methods side by side, when there are several or the truth is known."""
-    scored = [m for m in report.methods if m.metrics is not None]
-    if not scored:
-        return
-    table = Table(title="against the truth", title_justify="left", box=None)
-    for column in ("method", "iAcc", "cAcc", "exact"):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
-    for method in scored:
-        m = method.metrics
-        assert m is not None
-        table.add_row(escape(method.title), f"{m.iacc:.4f}", f"{m.cacc:.3f}", f"{m.exact:.3f}")
-    floor = scored[0].metrics
-    assert floor is not None
-    if UNIFORM not in [method.method for method in scored]:
-        table.add_row("even guess", f"{floor.floor_iacc:.4f}", f"{floor.floor_cacc:.3f}", "")
-    yield table
 
 
 def _closing(report: Report) -> Iterator[str]:

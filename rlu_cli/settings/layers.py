@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rlu_cli.errors import UsageError, printable
-from rlu_cli.settings.specs import PATHS, SETTINGS
+from rlu_cli.settings.specs import AUDITS
+from rlu_cli.settings.table import SETTINGS
 from rlu_cli.types import Setting
 
 
@@ -27,10 +28,10 @@ class Layer:
     folder: Path = field(default_factory=Path.cwd)
 
 
-def flag_layer(flags: Mapping[str, Any]) -> Layer:
-    """What was typed; None stands for an option that was not."""
+def flag_layer(flags: Mapping[str, Any], source: str = "flag") -> Layer:
+    """What was typed, or given to the Python API; None stands for what was not."""
     given = {name: value for name, value in flags.items() if value not in (None, [], ())}
-    return Layer({name: Setting(value, "flag") for name, value in given.items()})
+    return Layer({name: Setting(value, source) for name, value in given.items()})
 
 
 def environment_layer(environment: Mapping[str, str] = os.environ) -> Layer:
@@ -45,11 +46,13 @@ def environment_layer(environment: Mapping[str, str] = os.environ) -> Layer:
     )
 
 
-def resolve(layers: Sequence[Layer]) -> dict[str, Setting]:
-    """The value of every setting that anyone gave or that has a default, first layer first.
+def resolve(layers: Sequence[Layer], command: str) -> dict[str, Setting]:
+    """The value of every setting that is given or has a default, first layer first.
 
-    Raises UsageError E101 for a value that cannot be, E105 for one that a file beside the inspected
-    files may not set. What a higher rank overrules is not looked at, so that naming a value on the
+    command  whose settings and defaults count; a file may give those of other commands too
+
+    Raises UsageError E101 for an impossible value, E105 for one that a file beside the inspected
+    files may not set. What a higher rank overrules is not checked, so that naming a value on the
     command line is a way past either.
     """
     found: dict[str, Setting] = {}
@@ -57,15 +60,24 @@ def resolve(layers: Sequence[Layer]) -> dict[str, Setting]:
     for layer in layers:
         for name, given in layer.values.items():
             _check_known(name, given)
-            if name not in found:
+            if name not in found and _counts(name, command):
                 found[name] = _accepted(name, given, layer)
                 beside |= set() if layer.trusted else {name}
     if "model_args" in beside:
         _refuse_arguments(found)
-    for name, kind in SETTINGS.items():
-        if name not in found and kind.default is not None:
-            found[name] = Setting(kind.default, "default")
+    for name, spec in SETTINGS.items():
+        default = spec.default_of(command)
+        if name not in found and default is not None and _counts(name, command):
+            found[name] = Setting(default, "default")
     return found
+
+
+def _counts(name: str, command: str) -> bool:
+    """Whether a setting means something to a command. Audits share theirs."""
+    commands = SETTINGS[name].commands
+    if command not in AUDITS:
+        return command in commands
+    return not commands or bool(set(AUDITS) & set(commands))
 
 
 def _refuse_arguments(found: Mapping[str, Setting]) -> None:
@@ -99,11 +111,24 @@ def _accepted(name: str, given: Setting, layer: Layer) -> Setting:
     except ValueError as expected:
         raise UsageError(
             "E101",
-            f"{name} = {printable(given.value)} ({given.source}) cannot be",
+            f"invalid value for {_said(name, given)}: {printable(given.value)}",
             hint=f"expected {expected}",
         ) from None
-    value = str(layer.folder / parsed) if name in PATHS else parsed
+    value = str(layer.folder / parsed) if SETTINGS[name].path else parsed
     return Setting(value, given.source)
+
+
+def _said(name: str, given: Setting) -> str:
+    """A setting as its source writes it."""
+    if given.source == "flag":
+        return option_of(name)
+    return name if given.source == "argument" else f"{name} in {given.source}"
+
+
+def option_of(name: str) -> str:
+    """The command line's name of a setting, such as `--batch-size`."""
+    given = SETTINGS[name].option.partition("/")[0]
+    return given or f"--{name.replace('_', '-')}"
 
 
 def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:
@@ -115,7 +140,7 @@ def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:
         why = "a file beside what is under inspection is not the user"
     elif name == "model" and isinstance(value, str) and runs_code(value):
         why = "it would run code that the user did not name"
-    elif name in PATHS and isinstance(value, str) and not _inside(layer.folder, value):
+    elif SETTINGS[name].path and isinstance(value, str) and not _inside(layer.folder, value):
         why = f"it lies outside {printable(layer.folder)}"
     if why is not None:
         raise UsageError(
@@ -131,15 +156,15 @@ def _inside(folder: Path, value: str) -> bool:
 
 
 def require(settings: Mapping[str, Setting], names: Sequence[str], notes: Sequence[str]) -> None:
-    """Raise UsageError E102 that lists every one of `names` that nobody gave, and how to give it.
+    """Raise UsageError E102 that lists every missing one of `names`, and how to give it.
 
-    notes  further lines on what the files told, such as what a counter says
+    notes  further lines on what the files show, such as what a counter says
     """
     missing = [name for name in names if name not in settings]
     if missing:
         raise UsageError(
             "E102",
-            f"nobody said: {', '.join(missing)}",
+            f"missing setting{'s' * (len(missing) > 1)}: {', '.join(missing)}",
             facts=[(name, SETTINGS[name].give) for name in missing]
             + [("note", note) for note in notes],
             hint="give each on the command line, as RLU_NAME, or in an rlu.toml",

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlu_cli.schemes import SCHEMES
 from rlu_cli.schemes.descent import ADAPTIVE, BETAS
-from rlu_cli.settings import SETTINGS
+from rlu_cli.settings.table import SETTINGS
 
 
 @dataclass(frozen=True)

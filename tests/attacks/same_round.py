@@ -24,7 +24,6 @@ from rlu_cli.types import (
     VirtualPopulation,
 )
 
-
 T = TypeVar("T")
 
 
@@ -35,7 +34,8 @@ def relabelled(evidence: Evidence, order: Tensor) -> Evidence:
     def outputs(seen: Outputs) -> Outputs:
         return Outputs(seen.embeddings, seen.logits[:, order], position[seen.labels])
 
-    renamed = _changed(evidence, lambda tensor: tensor[order], outputs)
+    plain = without_observed(evidence, DUMMIES)  # their labels are kinds, not classes
+    renamed = _changed(plain, lambda tensor: tensor[order], outputs)
     if DUMMIES in evidence.observed:
         before, after = evidence[DUMMIES]
         renamed = renamed.with_observed(DUMMIES, (_columns(before, order), _columns(after, order)))

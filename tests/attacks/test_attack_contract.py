@@ -6,27 +6,32 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from linear_client import World, evidence_of, momentum_weights, skewed_steps
-from same_round import in_float32, relabelled, through_another_scheme, with_other_outputs
-
-from rlu_cli.attacks import (
-    ATTACKS,
-    COUNTS,
-    DUMMIES,
-    ENSEMBLE,
-    LINE,
-    SET,
-    UNIFORM,
-    VIRTUAL,
-    Method,
-    Options,
+from same_round import (
+    changed_where_observed,
+    in_float32,
+    relabelled,
+    through_another_scheme,
+    with_other_outputs,
+    without_observed,
 )
-from rlu_cli.types import Evidence, GradientFreeOffset, Head, Outputs, Recovery
 
-OPTIONS = Options(draws=100)
+from rlu_cli.attacks import ATTACKS, COUNTS, SET, UNIFORM, Method
+from rlu_cli.attacks.observations import (
+    CLASS_UPDATES,
+    DUMMIES,
+    INTERPOLATION,
+    REEVALUATION,
+    TILT,
+    VIRTUAL_POPULATION,
+)
+from rlu_cli.types import Evidence, GradientFreeOffset, Head, Observation, Outputs, Recovery
+
+OPTIONS = {"draws": 100}
 REPLAY = ("rlu", "path", "fusion")  # they follow the round's steps, which are the scheme's own
 FLOORS = (UNIFORM, "prior")  # their ties are between classes that nothing tells apart
 
@@ -37,7 +42,7 @@ def _push(classes: int = 6, width: int = 12) -> Head:
     return Head(weight, torch.randn(classes, generator=generator, dtype=torch.float64) / 50)
 
 
-def _drift(steps: int) -> GradientFreeOffset:
+def _offset(steps: int) -> GradientFreeOffset:
     return GradientFreeOffset(
         torch.linspace(0, 1, steps + 1, dtype=torch.float64)[:, None], (_push(),)
     )
@@ -63,7 +68,7 @@ PROBLEMS: dict[str, Callable[[], Evidence]] = {
     "one step": _round,
     "several steps": lambda: _round(4),
     "momentum": lambda: _round(4, weights=momentum_weights(4, 0.9)),
-    "drift": lambda: _round(4, offset=_drift(4)),
+    "gradient-free offset": lambda: _round(4, offset=_offset(4)),
     "unknown batch size": lambda: replace(_round(2), batch_sizes=None),
     "full passes": _three_passes,
     "no bias": lambda: _round(2, biased=False),
@@ -74,7 +79,15 @@ PROBLEMS: dict[str, Callable[[], Evidence]] = {
     "one example": lambda: _round(1, 1),
     "fewer labels than classes": lambda: _round(1, 3),
 }
-FIELDS = {DUMMIES: "dummies", LINE: "line", VIRTUAL: "virtual", ENSEMBLE: "ensemble"}  # of Evidence
+OBSERVATIONS: tuple[Observation[Any], ...] = (
+    DUMMIES,
+    INTERPOLATION,
+    REEVALUATION,
+    TILT,
+    CLASS_UPDATES,
+    VIRTUAL_POPULATION,
+)
+IN_SOME_CASES = (REEVALUATION, TILT)  # fusion looks at them where there are BatchNorm means
 TIED = ("one example", "fewer labels than classes")  # more classes than labels to spread evenly
 
 every_method = pytest.mark.parametrize("name", ATTACKS)
@@ -87,7 +100,7 @@ def _problem(name: str) -> Evidence:
 
 
 def _answer(name: str, evidence: Evidence) -> Recovery:
-    return ATTACKS[name].build(OPTIONS)(evidence)
+    return ATTACKS[name].configured(OPTIONS.get)(evidence)
 
 
 def _same(one: Recovery, other: Recovery) -> bool:
@@ -171,7 +184,7 @@ def test_the_same_round_gets_the_same_answer(name: str, problem: str) -> None:
 
 def _another_scheme(evidence: Evidence) -> Evidence:
     steps = evidence.steps
-    return through_another_scheme(evidence, momentum_weights(steps, 0.7), _drift(steps))
+    return through_another_scheme(evidence, momentum_weights(steps, 0.7), _offset(steps))
 
 
 @pytest.mark.parametrize("problem", ["one step", "several steps", "momentum", "trained", "no bias"])
@@ -205,21 +218,24 @@ def test_the_same_gradients_through_another_scheme_give_the_same_answer(
 def test_one_step_shows_nothing_of_the_client_s_model(name: str, problem: str) -> None:
     """Its only gradient is taken at the global model."""
     evidence = _problem(problem)
-    assert evidence.dummies is not None
+    before, after = evidence[DUMMIES]
     other = with_other_outputs(evidence, seed=1, start=False)
-    junk = with_other_outputs(replace(evidence, after=evidence.dummies[1]), seed=2, start=False)
-    other = replace(other, dummies=(evidence.dummies[0], junk.after))
+    junk = with_other_outputs(replace(evidence, after=after), seed=2, start=False)
+    other = other.with_observed(DUMMIES, (before, junk.after))
     assert _same(_answer(name, other), _answer(name, evidence))
 
 
-@pytest.mark.parametrize("need", FIELDS)
+@pytest.mark.parametrize("need", OBSERVATIONS, ids=lambda need: need.name)
 @every_method
-def test_what_is_observed_besides_is_used_by_those_that_ask_for_it(name: str, need: str) -> None:
+def test_what_is_observed_besides_is_used_by_those_that_ask_for_it(
+    name: str, need: Observation[Any]
+) -> None:
     evidence = _problem("several steps")
-    without = replace(evidence, **{FIELDS[need]: None})  # type: ignore[arg-type]
-    if need in ATTACKS[name].needs:
-        with pytest.raises(AssertionError, match="says so"):
+    without = without_observed(evidence, need)
+    if need in ATTACKS[name].needs and need not in IN_SOME_CASES:
+        with pytest.raises(KeyError) as caught:
             _answer(name, without)
+        assert caught.value.args == (need,)
     else:
         assert _same(_answer(name, without), _answer(name, evidence))
 
@@ -231,14 +247,12 @@ def test_only_methods_that_need_labelled_images_look_at_them(name: str, problem:
     other = with_other_outputs(evidence, seed=5, start=True)
     labels = other.before.labels.clone()
     labels[-5:] = 0
-    virtual = None if evidence.virtual is None else evidence.virtual.flip(0)
-    population = evidence.population
-    population = population and replace(population, shares=population.shares.flip(0))
-    other = replace(
+    other = replace(other, before=replace(other.before, labels=labels))
+    other = changed_where_observed(other, CLASS_UPDATES, lambda rows: rows.flip(0))
+    other = changed_where_observed(
         other,
-        before=replace(other.before, labels=labels),
-        virtual=virtual,
-        population=population,
+        VIRTUAL_POPULATION,
+        lambda population: replace(population, shares=population.shares.flip(0)),
     )
     unmoved = torch.equal(_answer(name, other).shares, _answer(name, evidence).shares)
     assert unmoved != ATTACKS[name].auxiliary
@@ -250,7 +264,8 @@ def test_methods_for_any_optimiser_take_no_gradient_out_of_the_update(name: str)
     evidence = _problem("several steps")
     mistaken = replace(evidence, lr=7 * evidence.lr, weights=momentum_weights(4, 0.5))
     same = torch.equal(_answer(name, mistaken).shares, _answer(name, evidence).shares)
-    if ATTACKS[name].any_optimiser and LINE not in ATTACKS[name].needs:  # else by its own tests
+    needs = ATTACKS[name].needs
+    if ATTACKS[name].any_optimiser and INTERPOLATION not in needs:  # else by its own tests
         assert same
     elif name in ("rlu", "irlg", "llbg", "zlg", "zlg+", "dimitrov", "ramakrishna-dan"):
         assert not same
@@ -266,9 +281,9 @@ def test_the_capabilities_are_those_of_the_papers() -> None:
     assert _table(lambda method: not method.repeated) == sets
     assert _table(lambda method: not method.batch) == {"idlg"}
     assert _table(lambda method: DUMMIES in method.needs) == {"llg-star", "zlg"}
-    assert _table(lambda method: LINE in method.needs) == {"path", "fusion"}
-    assert _table(lambda method: VIRTUAL in method.needs) == {"ramakrishna-dan-virtual"}
-    assert _table(lambda method: ENSEMBLE in method.needs) == {"emulation"}
+    assert _table(lambda method: INTERPOLATION in method.needs) == {"path", "fusion"}
+    assert _table(lambda method: CLASS_UPDATES in method.needs) == {"ramakrishna-dan-virtual"}
+    assert _table(lambda method: VIRTUAL_POPULATION in method.needs) == {"emulation"}
     summed = {"idlg", "gi", "llg", "llg-star", "llg+", "zlg", "zlg+", "dimitrov"}
     assert _table(lambda method: not method.any_activation) == summed
     assert _table(lambda method: method.any_optimiser) == {
@@ -277,7 +292,11 @@ def test_the_capabilities_are_those_of_the_papers() -> None:
         "ramakrishna-dan-virtual",
         *FLOORS,
     }
-    assert _table(lambda method: method.any_rate) == {"fusion"}
+    assert _table(lambda method: REEVALUATION in method.needs) == {"fusion"}
+    assert _table(lambda method: TILT in method.needs) == {"fusion"}
+    assert _table(lambda method: method.trains) == {"ramakrishna-dan-virtual", "emulation"}
+    assert _table(lambda method: method.built_of_virtual_clients) == {"emulation"}
+    assert _table(lambda method: not method.needs_lr) == {"fusion"}
     assert all(method.gives in (COUNTS, SET) for method in ATTACKS.values())
     assert len({method.title for method in ATTACKS.values()}) == len(ATTACKS)
 
@@ -302,13 +321,9 @@ def test_cpu_and_cuda_give_the_same_counts(name: str, problem: str) -> None:
     def outputs(seen: Outputs) -> Outputs:
         return Outputs(seen.embeddings.cuda(), seen.logits.cuda(), seen.labels.cuda())
 
-    assert evidence.dummies is not None
-    there = replace(
-        evidence,
-        before=outputs(evidence.before),
-        after=outputs(evidence.after),
-        dummies=(outputs(evidence.dummies[0]), outputs(evidence.dummies[1])),
-    )
+    first, last = evidence[DUMMIES]
+    there = replace(evidence, before=outputs(evidence.before), after=outputs(evidence.after))
+    there = there.with_observed(DUMMIES, (outputs(first), outputs(last)))
     here, cuda = _answer(name, evidence), _answer(name, there)
     assert torch.allclose(cuda.shares, here.shares, atol=1e-4)
     assert here.counts is not None

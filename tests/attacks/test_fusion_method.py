@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -12,10 +13,11 @@ import torch
 from linear_client import World, evidence_of, momentum_weights, skewed_steps
 from torch import Tensor, nn
 
-from rlu_cli.attacks import ATTACKS, Options, fusion
+from rlu_cli.attacks import ATTACKS, fusion
+from rlu_cli.attacks.observations import INTERPOLATION, REEVALUATION, TILT
 from rlu_cli.audit.scoring import score
-from rlu_cli.checkpoints import read_head
-from rlu_cli.evidence.forward import ForwardConfig, evaluate_pair, head_update
+from rlu_cli.checkpoints import CheckpointPair
+from rlu_cli.evidence.forward import ForwardConfig, evaluate_pair
 from rlu_cli.evidence.interpolation import (
     evaluate_along_interpolation,
     reevaluate_with_aux_statistics,
@@ -29,7 +31,7 @@ from rlu_cli.types import Auxiliary, Checkpoint, Evidence, Recovery, Status
 
 CPU = torch.device("cpu")
 PLAN = Plan(lr=0.01, epochs=10, batch_size=64)
-VIEW = ForwardConfig("fc", PRESETS["half"], training=True, batch=64, device=CPU, seed=0)
+CONFIG = ForwardConfig("fc", PRESETS["half"], training=True, batch=64, device=CPU, seed=0)
 
 
 def _net() -> nn.Module:
@@ -52,7 +54,7 @@ def _trained() -> dict[str, Tensor]:
     """A global model trained in one place, on images that nobody sees again.
 
     A client whose images it was trained on is another matter: it is surer of them than of the
-    server's, and no witness tells.
+    server's, and no measurement tells.
     """
     images, labels = _draw(150, seed=1)
     with seeded((1,), CPU):
@@ -61,9 +63,10 @@ def _trained() -> dict[str, Tensor]:
         pixels = PRESETS["half"](torch.tensor(images).permute(0, 3, 1, 2).float() / 255)
         targets = torch.tensor(labels)
         for _ in range(6):
-            for batch in torch.randperm(len(targets)).split(50):
+            for batch in torch.randperm(len(targets)).split(50):  # type: ignore[no-untyped-call]
                 optimiser.zero_grad()
-                nn.functional.cross_entropy(net(pixels[batch]), targets[batch]).backward()
+                loss = nn.functional.cross_entropy(net(pixels[batch]), targets[batch])
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
         accuracy = (net.eval()(pixels).argmax(1) == targets).float().mean()
     assert float(accuracy) > 0.6, "or it is no trained model"
@@ -98,7 +101,7 @@ def _case(client: int, *, trained: bool = True, faint: bool = False) -> tuple[Ev
         normalise=PRESETS["half"],
         seed=(client,),
     )
-    pair = _checkpoint("g.pt", state), _checkpoint("c.pt", sent.state)
+    pair = CheckpointPair(_checkpoint("g.pt", state), _checkpoint("c.pt", sent.state), "fc")
     return _evidence(pair, faint), torch.from_numpy(sent.per_step.sum(0))
 
 
@@ -106,40 +109,48 @@ def _checkpoint(name: str, state: dict[str, Tensor]) -> Checkpoint:
     return Checkpoint(Path(name), "0" * 64, "torch-zip", state)
 
 
-def _evidence(pair: tuple[Checkpoint, Checkpoint], faint: bool = False) -> Evidence:
+def _evidence(pair: CheckpointPair, faint: bool = False) -> Evidence:
     drawn, labels = _draw(40, seed=2)
     pixels = torch.tensor(drawn).permute(0, 3, 1, 2).float() / 255
     pixels = 0.3 * pixels + 0.6 if faint else pixels
     names = tuple(map(str, range(CLASSES)))
     auxiliary = Auxiliary(pixels, torch.tensor(labels), names, "test", "0" * 64)
     net = _net()
-    before, after = evaluate_pair(net, pair, auxiliary, VIEW)
+    before, after = evaluate_pair(net, pair, auxiliary, CONFIG)
     interpolation = evaluate_along_interpolation(
-        net, pair, auxiliary, VIEW, steps=PLAN.epochs, ends=(before, after)
+        net, pair, auxiliary, CONFIG, steps=PLAN.epochs, ends=(before, after)
     )
     return Evidence(
-        update=head_update(pair, "fc"),
+        update=pair.update,
         weights=step_weights(PLAN.recursion),
         offset=None,
         batch_sizes=PLAN.steps.batch_sizes,
         lr=PLAN.lr,
         before=before,
         after=after,
-        origin=read_head(pair[0].state, "fc"),
-        interpolation=interpolation,
-        again=partial(
-            reevaluate_with_aux_statistics, net, pair, auxiliary, VIEW, steps=PLAN.epochs
-        ),
+        origin=pair.heads[0],
+        observed={
+            INTERPOLATION: interpolation,
+            REEVALUATION: partial(
+                reevaluate_with_aux_statistics, net, pair, auxiliary, CONFIG, steps=PLAN.epochs
+            ),
+            TILT: None,
+        },
     )
 
 
 def _answer(name: str, evidence: Evidence) -> Recovery:
-    return ATTACKS[name].build(Options(draws=500))(evidence)
+    return ATTACKS[name].configured({"draws": 500}.get)(evidence)
 
 
 def _without_means(evidence: Evidence, *notes: str) -> Evidence:
-    assert evidence.interpolation is not None
-    return replace(evidence, interpolation=replace(evidence.interpolation, means=(), notes=notes))
+    bare = replace(evidence[INTERPOLATION], means=(), notes=notes)
+    return evidence.with_observed(INTERPOLATION, bare)
+
+
+def _seen_once(evidence: Evidence) -> Evidence:
+    """As if the model could not be run under the statistics of the auxiliary images."""
+    return evidence.with_observed(REEVALUATION, lambda shares: None)
 
 
 def _iacc(name: str, case: tuple[Evidence, Tensor]) -> float:
@@ -149,9 +160,9 @@ def _iacc(name: str, case: tuple[Evidence, Tensor]) -> float:
     return score(counts, truth).iacc
 
 
-def _misfit(found: Recovery) -> float:
+def _reduced_chi_square(found: Recovery) -> float:
     """Of the last BatchNorm layer."""
-    return float(list(found.diagnostics["misfit"].values())[-1])
+    return float(list(found.diagnostics["reduced_chi_square"].values())[-1])
 
 
 def test_the_buffers_of_a_trained_net_win_back_what_the_bias_has_lost() -> None:
@@ -161,12 +172,12 @@ def test_the_buffers_of_a_trained_net_win_back_what_the_bias_has_lost() -> None:
     assert means["fusion"] > means["path"] + 0.02
 
 
-def test_both_witnesses_are_taken_and_named() -> None:
+def test_both_measurements_are_taken_and_named() -> None:
     evidence, truth = _case(0)
     found = _answer("fusion", evidence)
     assert found.status is Status.SOLVED
-    assert list(found.diagnostics["misfit"]) == ["bias", "5"]
-    assert _misfit(found) > 0
+    assert list(found.diagnostics["reduced_chi_square"]) == ["bias", "5"]
+    assert _reduced_chi_square(found) > 0
     assert sum(found.diagnostics["point_weights"]) == pytest.approx(1)
     assert found.counts is not None
     assert int(found.counts.sum()) == int(truth.sum())
@@ -178,15 +189,15 @@ def test_it_says_what_it_assumed_of_the_client_s_images_and_of_its_path() -> Non
     assumed = [_answer("fusion", _case(client)[0]).diagnostics for client in range(4)]
     assert all(0 <= one["tilt"] <= 0.4 for one in assumed)
     assert sum(one["tilt"] for one in assumed) / 4 < 0.2
-    assert all(0 <= one["path_slack"] < 1 for one in assumed)
+    assert all(0 <= one["path_position_std"] < 1 for one in assumed)
 
 
 def test_of_a_model_that_has_learned_nothing_nothing_is_assumed() -> None:
     """No image is surer than another, and the bias is the anchor."""
     for client in range(2):
         found = _answer("fusion", _case(client, trained=False)[0])
-        assert list(found.diagnostics["misfit"]) == ["bias", "5"]
-        assert (found.diagnostics["tilt"], found.diagnostics["path_slack"]) == (0.0, 0.0)
+        assert list(found.diagnostics["reduced_chi_square"]) == ["bias", "5"]
+        assert (found.diagnostics["tilt"], found.diagnostics["path_position_std"]) == (0.0, 0.0)
 
 
 def test_what_the_assumptions_disagree_in_is_part_of_the_error(
@@ -198,7 +209,7 @@ def test_what_the_assumptions_disagree_in_is_part_of_the_error(
     plain = _answer("fusion", evidence)
     assert found.covariance is not None
     assert plain.covariance is not None
-    assert (plain.diagnostics["tilt"], plain.diagnostics["path_slack"]) == (0.0, 0.0)
+    assert (plain.diagnostics["tilt"], plain.diagnostics["path_position_std"]) == (0.0, 0.0)
     assert float(found.covariance.trace()) > float(plain.covariance.trace())
 
 
@@ -215,20 +226,20 @@ def test_of_an_untrained_model_fusion_and_path_meet_half_way(
     assert float(found.covariance.trace()) > float(alone.covariance.trace())
 
 
-def test_with_means_nothing_steeper_than_told_is_assumed() -> None:
+def test_with_means_nothing_steeper_than_given_is_assumed() -> None:
     evidence, _ = _case(0)
-    for told in (0.0, 0.05, 2.0):
-        found = _answer("fusion", replace(evidence, tilt=told))
-        assert 0 <= found.diagnostics["tilt"] <= told
+    for given in (0.0, 0.05, 2.0):
+        found = _answer("fusion", evidence.with_observed(TILT, given))
+        assert 0 <= found.diagnostics["tilt"] <= given
 
 
-def test_without_means_the_answer_goes_towards_what_is_told() -> None:
-    """Bias and weights do not tell how steep the weighting is: all up to the told one count."""
+def test_without_means_the_answer_goes_towards_what_is_given() -> None:
+    """Bias and weights do not tell how steep the weighting is: all up to the given one count."""
     head = World().trained_head(4.0)
     evidence = evidence_of(skewed_steps(4, 400, seed=1), head=head, lr=0.01, images=200)
     plain = _answer("fusion", evidence)
     none, little, some, much = (
-        _answer("fusion", replace(evidence, tilt=told)) for told in (0.0, 1e-6, 0.2, 0.4)
+        _answer("fusion", evidence.with_observed(TILT, given)) for given in (0.0, 1e-6, 0.2, 0.4)
     )
     assert torch.equal(none.shares, plain.shares)
     torch.testing.assert_close(little.shares, plain.shares, atol=1e-4, rtol=0)
@@ -247,7 +258,9 @@ def test_without_means_the_answer_goes_towards_what_is_told() -> None:
     ],
     ids=["plain", "one step", "momentum"],
 )
-def test_of_an_untrained_model_without_means_it_answers_as_path_does_and_says_why(evidence) -> None:  # type: ignore[no-untyped-def]
+def test_of_an_untrained_model_without_means_it_answers_as_path_does_and_says_why(
+    evidence: Callable[[], Evidence],
+) -> None:
     bare = _without_means(evidence(), "the buffers tell nothing")
     found, expected = _answer("fusion", bare), _answer("path", bare)
     assert torch.equal(found.shares, expected.shares)
@@ -261,7 +274,7 @@ def test_of_a_trained_model_without_means_the_weights_tell_how_large_the_errors_
     steps = skewed_steps(4, 400, seed=1)
     evidence = evidence_of(steps, head=World().trained_head(4.0), lr=0.01, images=200)
     found = _answer("fusion", evidence)
-    assert list(found.diagnostics["misfit"]) == ["bias", "weights"]
+    assert list(found.diagnostics["reduced_chi_square"]) == ["bias", "weights"]
     assert found.diagnostics["error_ratio"] == pytest.approx(1, abs=0.1)
     assert found.covariance is not None
     surer = replace(evidence, update=evidence.update * 0.5)
@@ -292,23 +305,23 @@ def test_a_model_that_is_sure_of_everything_is_answered_all_the_same(sharp: floa
     assert int(found.counts.sum()) == 1600
 
 
-def test_a_client_that_is_not_linear_and_has_no_means_is_told_nothing() -> None:
+def test_a_client_that_is_not_linear_and_has_no_means_is_undetermined() -> None:
     bare = replace(evidence_of(skewed_steps(4, 24, seed=1)), linear=False)
     assert _answer("fusion", bare).status is Status.UNDETERMINED
 
 
 def test_without_a_learning_rate_the_means_tell_it() -> None:
     evidence, _ = _case(0)
-    told = _answer("fusion", evidence)
-    unrated = _answer("fusion", replace(evidence, lr=1.0, lr_known=False))
-    assert told.lr is None
-    assert unrated.lr is not None
-    rate, error = unrated.lr
+    given = _answer("fusion", evidence)
+    inferred = _answer("fusion", replace(evidence, lr=1.0, lr_known=False))
+    assert given.lr is None
+    assert inferred.lr is not None
+    rate, error = inferred.lr
     assert abs(rate - evidence.lr) < 4 * error
-    assert torch.allclose(unrated.shares, told.shares, atol=0.1)
+    assert torch.allclose(inferred.shares, given.shares, atol=0.1)
 
 
-def test_a_rate_that_nobody_told_is_as_unsure_as_what_is_assumed_makes_it(
+def test_a_rate_that_nobody_gave_is_as_unsure_as_what_is_assumed_makes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     evidence = replace(_case(0)[0], lr=1.0, lr_known=False)
@@ -327,31 +340,31 @@ def test_of_a_client_that_is_not_linear_the_means_are_read_alone() -> None:
     evidence, _ = _case(0)
     closed = replace(evidence, linear=False)
     found = _answer("fusion", closed)
-    assert list(found.diagnostics["misfit"]) == ["5"]
+    assert list(found.diagnostics["reduced_chi_square"]) == ["5"]
     other = _answer("fusion", replace(closed, lr=evidence.lr * 9))
     assert torch.equal(found.shares, other.shares)
 
 
-def test_a_witness_from_elsewhere_is_widened_and_does_no_harm() -> None:
+def test_a_measurement_from_elsewhere_is_widened_and_does_no_harm() -> None:
     """Means that are off by many times what they differ by between classes."""
     evidence, truth = _case(0)
-    assert evidence.interpolation is not None
-    mean = evidence.interpolation.means[0]
+    interpolation = evidence[INTERPOLATION]
+    mean = interpolation.means[0]
     generator = torch.Generator().manual_seed(3)
     shift = 10 * mean.mean.std() * torch.randn(len(mean.mean), generator=generator).double()
-    moved = replace(evidence.interpolation, means=(replace(mean, mean=mean.mean + shift),))
-    shifted = replace(evidence, interpolation=moved, again=None)
+    moved = replace(interpolation, means=(replace(mean, mean=mean.mean + shift),))
+    shifted = _seen_once(evidence.with_observed(INTERPOLATION, moved))
     found, right = _answer("fusion", shifted), _answer("fusion", evidence)
-    assert _misfit(found) > 20 * _misfit(right)
+    assert _reduced_chi_square(found) > 20 * _reduced_chi_square(right)
     assert _iacc("fusion", (shifted, truth)) > _iacc("path", (evidence, truth)) - 0.1
 
 
 @pytest.mark.parametrize("client", [0, 1])
 def test_images_of_another_kind_are_seen_under_their_own_statistics(client: int) -> None:
     evidence, truth = _case(client, faint=True)
-    alone = replace(evidence, again=None)
+    alone = _seen_once(evidence)
     found = _answer("fusion", evidence)
-    assert _misfit(_answer("fusion", alone)) > 10
+    assert _reduced_chi_square(_answer("fusion", alone)) > 10
     assert _iacc("fusion", (evidence, truth)) > _iacc("fusion", (alone, truth)) + 0.03
     assert any("of another kind" in note for note in found.notes)
     assert found.covariance is not None
@@ -360,7 +373,7 @@ def test_images_of_another_kind_are_seen_under_their_own_statistics(client: int)
 def test_images_of_the_client_s_kind_are_looked_at_once() -> None:
     evidence, _ = _case(0)
     found = _answer("fusion", evidence)
-    other = _answer("fusion", replace(evidence, again=None))
+    other = _answer("fusion", _seen_once(evidence))
     assert torch.equal(found.shares, other.shares)
     assert found.notes == ()
 
@@ -368,9 +381,9 @@ def test_images_of_the_client_s_kind_are_looked_at_once() -> None:
 @pytest.mark.parametrize("why", ["no room for it", "no likelier"])
 def test_another_look_that_tells_no_more_changes_nothing(why: str) -> None:
     evidence, _ = _case(0, faint=True)
-    kept = None if why == "no room for it" else evidence.interpolation
-    plain = _answer("fusion", replace(evidence, again=None))
-    found = _answer("fusion", replace(evidence, again=lambda shares: kept))
+    kept = None if why == "no room for it" else evidence[INTERPOLATION]
+    plain = _answer("fusion", _seen_once(evidence))
+    found = _answer("fusion", evidence.with_observed(REEVALUATION, lambda shares: kept))
     assert torch.equal(found.shares, plain.shares)
     assert found.notes == ()
 
@@ -380,7 +393,7 @@ def test_a_bias_that_contradicts_the_means_widens_the_error() -> None:
     (evidence, _), (other, _) = _case(0), _case(1)
     mixed = replace(evidence, update=other.update * 2 - evidence.update)
     found, right = _answer("fusion", mixed), _answer("fusion", evidence)
-    assert found.diagnostics["misfit"]["bias"] > 3
+    assert found.diagnostics["reduced_chi_square"]["bias"] > 3
     assert found.covariance is not None
     assert right.covariance is not None
     assert float(found.covariance.trace()) > 4 * float(right.covariance.trace())

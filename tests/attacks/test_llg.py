@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from linear_client import evidence_of, skewed_steps
 
-from rlu_cli.attacks import ATTACKS, Options
+from rlu_cli.attacks import ATTACKS
 from rlu_cli.attacks.ebi import ebi
 from rlu_cli.attacks.llbg import llbg
 from rlu_cli.attacks.llg import llg, llg_plus, llg_star
@@ -244,7 +244,7 @@ def test_weight_methods_do_not_look_at_the_bias(method: Attack) -> None:
 def test_where_no_class_stands_out_the_answer_says_so(name: str) -> None:
     evidence = evidence_of(skewed_steps(2, 24, seed=1))
     still = replace(evidence, update=evidence.update * 0.0)
-    found = ATTACKS[name].build(Options())(still)
+    found = ATTACKS[name].attack(still)
     assert found.status is Status.UNDETERMINED
     assert found.counts is not None
     assert int(found.counts.max() - found.counts.min()) <= 1

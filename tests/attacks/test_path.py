@@ -10,7 +10,8 @@ import torch
 from linear_client import World, evidence_of, momentum_weights, plain_weights, skewed_steps
 from torch import Tensor
 
-from rlu_cli.attacks import ATTACKS, Options
+from rlu_cli.attacks import ATTACKS
+from rlu_cli.attacks.observations import INTERPOLATION
 from rlu_cli.numerics.output_means import class_confidence
 from rlu_cli.numerics.simplex import label_shares
 from rlu_cli.types import Evidence, Interpolation, Outputs, Recovery, Status
@@ -19,7 +20,7 @@ STEPS, BATCH, CLASSES = 10, 64, 6
 
 
 def _path(evidence: Evidence) -> Recovery:
-    return ATTACKS["path"].build(Options())(evidence)
+    return ATTACKS["path"].attack(evidence)
 
 
 def _error(shares: Tensor, per_step: Tensor) -> float:
@@ -38,7 +39,7 @@ def _trained(world: World) -> Evidence:
     return evidence_of(made, world=world, head=world.trained_head(2.0), lr=1.0, images=200)
 
 
-SETTINGS: dict[str, Callable[[World, Tensor], Evidence]] = {
+ROUNDS: dict[str, Callable[[World, Tensor], Evidence]] = {
     "untrained": lambda w, made: evidence_of(made, world=w, lr=0.3, images=200),
     "fast": lambda w, made: evidence_of(made, world=w, lr=3.0, images=200),
     "trained": lambda w, made: evidence_of(
@@ -50,12 +51,12 @@ SETTINGS: dict[str, Callable[[World, Tensor], Evidence]] = {
 }
 
 
-@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("kind", ROUNDS)
 def test_it_is_closer_than_both_ends_averaged(kind: str) -> None:
     path, ends = [], []
     for seed in range(10):
         made = skewed_steps(STEPS, BATCH, seed=seed, present=4)
-        evidence = SETTINGS[kind](World(seed=seed, apart=0.5, wide=0.3), made)
+        evidence = ROUNDS[kind](World(seed=seed, apart=0.5, wide=0.3), made)
         path.append(_error(_path(evidence).shares, made))
         ends.append(_error(_both_ends(evidence), made))
     assert sum(path) < sum(ends)
@@ -89,11 +90,10 @@ def test_the_weights_of_the_points_are_those_the_client_spent_there() -> None:
     """S from the client's own places gives the update; path finds about the same S by itself."""
     made = skewed_steps(STEPS, BATCH, seed=2, present=4)
     evidence = _shrunk(made, 0.3)
-    assert evidence.interpolation is not None
     truth = made.sum(0).double() / made.sum()
     expected = truth - evidence.signal  # P̄, by the identity
     weights = torch.tensor(_path(evidence).diagnostics["point_weights"], dtype=torch.float64)
-    confidence = torch.stack([class_confidence(seen) for seen in evidence.interpolation.outputs])
+    confidence = torch.stack([class_confidence(seen) for seen in evidence[INTERPOLATION].outputs])
     found = torch.einsum("s,n,snj->j", weights, truth, confidence)
     even = torch.einsum("n,snj->j", truth, confidence[[0, 2]]) / 2
     assert float((found - expected).norm()) < 0.5 * float((even - expected).norm())
@@ -106,15 +106,14 @@ def _relabelled(seen: Outputs, order: Tensor) -> Outputs:
 
 def test_the_order_of_the_classes_does_not_matter() -> None:
     evidence, order = _trained(World(seed=4)), torch.tensor([3, 5, 0, 1, 4, 2])
-    assert evidence.interpolation is not None
     assert evidence.update.bias is not None
     back = order.argsort()
     moved = replace(evidence.update, bias=evidence.update.bias[back])
-    interpolation = Interpolation(
-        evidence.interpolation.points,
-        tuple(_relabelled(s, order) for s in evidence.interpolation.outputs),
-    )
-    other = _path(replace(evidence, update=moved, interpolation=interpolation))
+    plain = evidence[INTERPOLATION]
+    outputs = tuple(_relabelled(seen, order) for seen in plain.outputs)
+    renamed = replace(evidence, update=moved)
+    renamed = renamed.with_observed(INTERPOLATION, Interpolation(plain.points, outputs))
+    other = _path(renamed)
     torch.testing.assert_close(other.shares, _path(evidence).shares[back], rtol=0, atol=1e-7)
 
 

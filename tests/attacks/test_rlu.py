@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ from rlu_cli.numerics.simplex import label_shares
 from rlu_cli.types import Evidence, GradientFreeOffset, Head, Outputs, Recovery, Status
 
 DRAWS = 500
-ALIKE = {"apart": 0.02, "wide": 0.02}  # embeddings nearly the same for every class, as RLU assumes
+# Embeddings nearly the same for every class, as RLU assumes.
+ALIKE: dict[str, Any] = {"apart": 0.02, "wide": 0.02}
 EVERY = [*SEARCHES, "none"]
 
 
@@ -103,7 +105,7 @@ def test_a_scheme_is_known_by_its_weights_alone(momentum: float) -> None:
     assert _attack(unaware).diagnostics["residual"] > 0.1
 
 
-def test_a_scheme_s_drift_is_removed() -> None:
+def test_a_scheme_s_gradient_free_offset_is_removed() -> None:
     world, per_step = World(**ALIKE), _even_steps(4, 32, seed=2)
     generator = torch.Generator().manual_seed(0)
     push = Head(
@@ -242,7 +244,7 @@ def test_full_passes_over_the_same_samples_give_multiples_of_the_passes(search: 
     assert not (counts % 3).any()
 
 
-def test_label_smoothing_that_is_told_is_taken_out() -> None:
+def test_label_smoothing_that_is_given_is_taken_out() -> None:
     """A smoothed target is a mixture: what the client learns is (1 - ε) z + ε/N."""
     truth, smoothing = skewed_steps(1, 64, seed=2, present=3)[0], 0.2
     evidence = evidence_of(truth[None], world=World(**ALIKE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from federations import CLIENTS, Federation, play
 from torch import Tensor
 
-from rlu_cli.case.round_history import read_history
+from rlu_cli.case.round_history import RoundHistory, read_history
 from rlu_cli.checkpoints import open_checkpoint
 from rlu_cli.errors import InputError
 from rlu_cli.schemes import SCHEMES, Recursion
@@ -44,7 +45,7 @@ def _write(folder: Path, federation: Federation, *, server: bool = False) -> Non
             _save(here / "server.pt", value)
 
 
-def _read(folder: Path, number: int, client: int, *, needs_server: bool = False):
+def _read(folder: Path, number: int, client: int, *, needs_server: bool = False) -> RoundHistory:
     here = folder / f"r{number:03d}"
     return read_history(
         folder,
@@ -59,7 +60,9 @@ def _read(folder: Path, number: int, client: int, *, needs_server: bool = False)
 
 @pytest.mark.parametrize("partial", [False, True], ids=["full", "partial"])
 @pytest.mark.parametrize("name", ["feddyn", "feddc", "scaffold"])
-def test_the_constant_from_disk_is_the_clients_own(tmp_path, name, partial):
+def test_the_constant_from_disk_is_the_clients_own(
+    tmp_path: Path, name: str, partial: bool
+) -> None:
     scheme = SCHEMES[name].build(0.5)
     federation = play(scheme, RECURSION, 5, partial=partial)
     needs_server = name == "scaffold"
@@ -76,7 +79,7 @@ def test_the_constant_from_disk_is_the_clients_own(tmp_path, name, partial):
             torch.testing.assert_close(found.weight[:, 1], 2 * expected, rtol=0, atol=1e-12)
 
 
-def test_scaffold_server_values_are_derived_when_everybody_took_part(tmp_path):
+def test_scaffold_server_values_are_derived_when_everybody_took_part(tmp_path: Path) -> None:
     federation = play(SCHEMES["scaffold"].build(0.0), Recursion((0.1,) * 4), 4)
     _write(tmp_path, federation)
     history = _read(tmp_path, 3, 1, needs_server=True)
@@ -84,7 +87,9 @@ def test_scaffold_server_values_are_derived_when_everybody_took_part(tmp_path):
     torch.testing.assert_close(history.server.bias, federation.servers[3], rtol=0, atol=1e-12)
 
 
-def test_scaffold_without_server_values_under_partial_participation_is_an_error(tmp_path):
+def test_scaffold_without_server_values_under_partial_participation_is_an_error(
+    tmp_path: Path,
+) -> None:
     federation = play(SCHEMES["scaffold"].build(0.0), RECURSION, 4, partial=True)
     _write(tmp_path, federation)
     client = federation.rounds[3][0].client
@@ -96,7 +101,7 @@ def test_scaffold_without_server_values_under_partial_participation_is_an_error(
     assert listed == [f"r{number:03d}/server.pt" for number in (*own, 3)]
 
 
-def test_all_missing_files_are_one_error(tmp_path):
+def test_all_missing_files_are_one_error(tmp_path: Path) -> None:
     federation = play(SCHEMES["feddyn"].build(0.5), RECURSION, 4)
     _write(tmp_path, federation)
     (tmp_path / "r001/c2.pt").unlink()
@@ -108,7 +113,7 @@ def test_all_missing_files_are_one_error(tmp_path):
     assert [part in listed for part in ("r000/global.pt", "r001/c2.pt", "r002/c2.pt")] == [True] * 3
 
 
-def test_a_round_without_the_client_is_no_missing_round(tmp_path):
+def test_a_round_without_the_client_is_no_missing_round(tmp_path: Path) -> None:
     federation = play(SCHEMES["feddyn"].build(0.5), RECURSION, 4)
     _write(tmp_path, federation)
     (tmp_path / "r001/c2.pt").unlink()
@@ -117,7 +122,7 @@ def test_a_round_without_the_client_is_no_missing_round(tmp_path):
     assert len(_read(tmp_path, 3, 2).past) == 2
 
 
-def test_without_round_json_the_files_tell(tmp_path):
+def test_without_round_json_the_files_tell(tmp_path: Path) -> None:
     federation = play(SCHEMES["feddyn"].build(0.5), RECURSION, 3, partial=True)
     _write(tmp_path, federation)
     for record in tmp_path.glob("r*/round.json"):
@@ -128,7 +133,7 @@ def test_without_round_json_the_files_tell(tmp_path):
     assert len(history.notes) == 2
 
 
-def test_rates_come_from_the_rounds_themselves(tmp_path):
+def test_rates_come_from_the_rounds_themselves(tmp_path: Path) -> None:
     federation = play(SCHEMES["feddyn"].build(0.5), RECURSION, 3)
     _write(tmp_path, federation)
     record = {"clients": [0, 1, 2, 3], "lr": 0.2, "steps": 3}
@@ -137,7 +142,7 @@ def test_rates_come_from_the_rounds_themselves(tmp_path):
     assert rates == pytest.approx([RECURSION.rate, 0.6])
 
 
-def test_a_local_file_elsewhere_has_every_round_behind_it(tmp_path):
+def test_a_local_file_elsewhere_has_every_round_behind_it(tmp_path: Path) -> None:
     federation = play(SCHEMES["feddyn"].build(0.5), RECURSION, 3)
     history = tmp_path / "history"
     _write(history, federation)
@@ -154,7 +159,7 @@ def test_a_local_file_elsewhere_has_every_round_behind_it(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["not json", "[" * 100_000])
-def test_a_round_json_that_cannot_be_read(tmp_path, content):
+def test_a_round_json_that_cannot_be_read(tmp_path: Path, content: str) -> None:
     federation = play(SCHEMES["feddyn"].build(0.5), RECURSION, 2)
     _write(tmp_path, federation)
     (tmp_path / "r000/round.json").write_text(content)
@@ -162,7 +167,7 @@ def test_a_round_json_that_cannot_be_read(tmp_path, content):
         _read(tmp_path, 1, 0)
 
 
-def test_no_history_folder(tmp_path):
+def test_no_history_folder(tmp_path: Path) -> None:
     federation = play(SCHEMES["feddyn"].build(0.5), RECURSION, 1)
     _write(tmp_path, federation)
     with pytest.raises(InputError, match="no history at"):
@@ -178,9 +183,7 @@ def test_no_history_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["feddyn", "feddc", "scaffold"])
-def test_a_whole_round_that_is_missing_is_missed(tmp_path, name):
-    import shutil
-
+def test_a_whole_round_that_is_missing_is_missed(tmp_path: Path, name: str) -> None:
     federation = play(SCHEMES[name].build(0.5), RECURSION, 4)
     _write(tmp_path, federation)
     shutil.rmtree(tmp_path / "r001")
@@ -189,7 +192,7 @@ def test_a_whole_round_that_is_missing_is_missed(tmp_path, name):
     assert dict(error.value.facts)["missing"] == "r001/global.pt"
 
 
-def test_rounds_may_be_counted_from_one(tmp_path):
+def test_rounds_may_be_counted_from_one(tmp_path: Path) -> None:
     federation = play(SCHEMES["feddyn"].build(0.5), RECURSION, 3)
     _write(tmp_path, federation)
     for number in (2, 1, 0):
@@ -197,7 +200,7 @@ def test_rounds_may_be_counted_from_one(tmp_path):
     assert len(_read(tmp_path, 3, 1).past) == 2
 
 
-def test_a_server_value_elsewhere_is_named_by_its_path(tmp_path):
+def test_a_server_value_elsewhere_is_named_by_its_path(tmp_path: Path) -> None:
     federation = play(SCHEMES["scaffold"].build(0.0), RECURSION, 2, partial=True)
     history = tmp_path / "history"
     _write(history, federation)

@@ -14,6 +14,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from rlu_cli.errors import InputError
+from rlu_cli.types import Checkpoint
+
+State = dict[str, torch.Tensor]
+Refusal = Callable[..., InputError]  # of open_checkpoint with these arguments
+Opened = Callable[[object], Checkpoint]  # this content, saved and opened
+
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
@@ -23,7 +30,7 @@ class FakeStorage:
 
     numel: Any
     key: str = "0"
-    config: Any = None
+    view: Any = None
 
 
 @dataclass
@@ -35,7 +42,7 @@ class FakeTensor:
     stride: tuple[int, ...]
 
     def __reduce__(self) -> Any:
-        args = (self.storage, 0, self.size, self.stride, False, OrderedDict())
+        args: tuple[Any, ...] = (self.storage, 0, self.size, self.stride, False, OrderedDict())
         return torch._utils._rebuild_tensor_v2, args
 
 
@@ -71,7 +78,8 @@ def write_zip(path: Path, pickle_bytes: bytes, storages: Mapping[str, bytes], **
 
 
 def write_legacy(path: Path, content: Any, keys: object, storages: bytes) -> Path:
-    parts = [pickle.dumps(part, protocol=2) for part in (MAGIC, PROTOCOL, {})]
+    first: tuple[object, ...] = (MAGIC, PROTOCOL, {})
+    parts = [pickle.dumps(part, protocol=2) for part in first]
     parts += [pickled(content, legacy=True), pickle.dumps(keys, protocol=2), storages]
     path.write_bytes(b"".join(parts))
     return path

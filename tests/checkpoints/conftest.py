@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from checkpoint_files import Refusal, State
 
 from rlu_cli.checkpoints import open_checkpoint
 from rlu_cli.errors import InputError
 
 
 @pytest.fixture
-def state() -> dict[str, torch.Tensor]:
+def state() -> State:
     generator = torch.Generator().manual_seed(5)
     shapes = {"conv.weight": (2, 1, 3, 3), "conv.bias": (2,), "fc.weight": (3, 8), "fc.bias": (3,)}
     tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
@@ -22,7 +22,7 @@ def state() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def refusal(tmp_path: Path) -> Callable[..., InputError]:
+def refusal(tmp_path: Path) -> Refusal:
     """open_checkpoint(path) must end in an InputError: which."""
 
     def run(path: Path, **options: Any) -> InputError:

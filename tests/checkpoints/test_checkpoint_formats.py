@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_files import SAVERS
+from checkpoint_files import SAVERS, Refusal, State
 from torch import nn
 
 from rlu_cli.checkpoints import FORMATS, open_checkpoint
@@ -17,13 +17,15 @@ from rlu_cli.errors import InputError
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def test_every_format_is_tested():
+def test_every_format_is_tested() -> None:
     assert set(SAVERS) == set(FORMATS)
 
 
 @pytest.mark.parametrize("form", SAVERS)
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ""])
-def test_opens_by_content_not_by_suffix(form, suffix, state, tmp_path):
+def test_opens_by_content_not_by_suffix(
+    form: str, suffix: str, state: State, tmp_path: Path
+) -> None:
     path = tmp_path / f"c{suffix}"
     SAVERS[form](state, path)
     opened = open_checkpoint(path)
@@ -35,20 +37,20 @@ def test_opens_by_content_not_by_suffix(form, suffix, state, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["torch-zip", "torch-legacy"])
-def test_keeps_the_order_of_names(form, state, tmp_path):
+def test_keeps_the_order_of_names(form: str, state: State, tmp_path: Path) -> None:
     backwards = dict(reversed(state.items()))
     SAVERS[form](backwards, tmp_path / "c")
     assert list(open_checkpoint(tmp_path / "c").state) == list(backwards)
 
 
-def test_safetensors_names_come_in_natural_order(tmp_path):
+def test_safetensors_names_come_in_natural_order(tmp_path: Path) -> None:
     SAVERS["safetensors"]({f"l.{i}.w": torch.zeros(1) for i in (10, 9, 2)}, tmp_path / "c")
     assert list(open_checkpoint(tmp_path / "c").state) == ["l.2.w", "l.9.w", "l.10.w"]
 
 
 @pytest.mark.parametrize("form", SAVERS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_widened_and_told(form, dtype, tmp_path):
+def test_half_precision_is_widened_and_told(form: str, dtype: torch.dtype, tmp_path: Path) -> None:
     values = torch.tensor([[0.5, -1.25]], dtype=dtype)
     SAVERS[form]({"w": values, "n": torch.tensor([3])}, tmp_path / "c")
     opened = open_checkpoint(tmp_path / "c")
@@ -59,9 +61,10 @@ def test_half_precision_is_widened_and_told(form, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["torch-zip", "torch-legacy"])
-def test_parameters_become_plain_tensors(form, tmp_path):
+def test_parameters_become_plain_tensors(form: str, tmp_path: Path) -> None:
     parameter = nn.Parameter(torch.randn(2, 3))
-    parameter.detach = "hides the method"  # saved with the parameter
+    # Saved with the parameter.
+    parameter.detach = "hides the method"  # type: ignore[method-assign, assignment]
     SAVERS[form]({"w": parameter, "tied": parameter}, tmp_path / "c")
     for tensor in open_checkpoint(tmp_path / "c").state.values():
         assert type(tensor) is torch.Tensor
@@ -70,14 +73,16 @@ def test_parameters_become_plain_tensors(form, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["torch-zip", "torch-legacy"])
-def test_a_whole_module_s_state_dict_opens(form, tmp_path):
+def test_a_whole_module_s_state_dict_opens(form: str, tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
     SAVERS[form](net.state_dict(), tmp_path / "c")  # an OrderedDict with _metadata
     assert list(open_checkpoint(tmp_path / "c").state) == list(net.state_dict())
 
 
 @pytest.mark.parametrize("form", SAVERS)
-def test_every_truncation_is_told(form, state, tmp_path, refusal):
+def test_every_truncation_is_told(
+    form: str, state: State, tmp_path: Path, refusal: Refusal
+) -> None:
     path = tmp_path / "c"
     SAVERS[form](state, path)
     whole = path.read_bytes()
@@ -87,7 +92,7 @@ def test_every_truncation_is_told(form, state, tmp_path, refusal):
 
 
 @pytest.mark.parametrize("form", SAVERS)
-def test_no_damage_gives_any_other_exception(form, state, tmp_path):
+def test_no_damage_gives_any_other_exception(form: str, state: State, tmp_path: Path) -> None:
     path, rng = tmp_path / "c", random.Random(form)
     SAVERS[form](state, path)
     whole, refused = path.read_bytes(), 0
@@ -119,7 +124,7 @@ def test_no_damage_gives_any_other_exception(form, state, tmp_path):
         (b"just some text", "none of the known formats"),
     ],
 )
-def test_other_files_are_named(content, what, tmp_path, refusal):
+def test_other_files_are_named(content: bytes, what: str, tmp_path: Path, refusal: Refusal) -> None:
     path = tmp_path / "c.pt"
     path.write_bytes(content)
     error = refusal(path)
@@ -128,20 +133,22 @@ def test_other_files_are_named(content, what, tmp_path, refusal):
     assert error.hint
 
 
-def test_a_directory_and_a_missing_file_are_told(tmp_path, refusal):
+def test_a_directory_and_a_missing_file_are_told(tmp_path: Path, refusal: Refusal) -> None:
     assert refusal(tmp_path).code == "E201"
     assert refusal(tmp_path / "nope.pt").code == "E201"
     assert refusal(Path("null\0byte")).code == "E201"
 
 
-def test_names_with_escape_sequences_are_shown_escaped(state, tmp_path, refusal):
+def test_names_with_escape_sequences_are_shown_escaped(
+    state: State, tmp_path: Path, refusal: Refusal
+) -> None:
     state["\x1b[31mred.weight"] = torch.tensor([float("nan")])
     save = tmp_path / "\x1b[2Jc.pt"
     SAVERS["torch-zip"](state, save)
     assert "\\x1b[31mred.weight" in str(refusal(save))  # and the fixture looks for raw ones
 
 
-def test_an_empty_state_is_told(tmp_path, refusal):
+def test_an_empty_state_is_told(tmp_path: Path, refusal: Refusal) -> None:
     for content in ({}, [1, 2], torch.zeros(3), {"epoch": 3}, {3: torch.zeros(1)}):
         SAVERS["torch-zip"](content, tmp_path / "c")
         assert refusal(tmp_path / "c").code == "E208"

@@ -9,11 +9,22 @@ import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from checkpoint_files import SAVERS, FakeStorage, FakeTensor, fake, pickled, write_legacy, write_zip
+from checkpoint_files import (
+    SAVERS,
+    FakeStorage,
+    FakeTensor,
+    Refusal,
+    fake,
+    pickled,
+    write_legacy,
+    write_zip,
+)
 from safetensors.torch import save_file
 from torch import nn
 
@@ -28,7 +39,7 @@ class Bomb:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return os.mkdir, (str(self.marker),)
 
 
@@ -37,7 +48,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "c.pt"
 
 
-def test_the_files_made_here_open_when_they_are_honest(path):
+def test_the_files_made_here_open_when_they_are_honest(path: Path) -> None:
     content = {"w": fake(4, (2, 2), (2, 1))}
     opened = open_checkpoint(write_zip(path, pickled(content), {"0": 4 * ONE}))
     assert torch.equal(opened.state["w"], torch.ones(2, 2))
@@ -50,7 +61,9 @@ def test_the_files_made_here_open_when_they_are_honest(path):
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("form", ["torch-zip", "torch-legacy"])
-def test_code_in_a_pickle_does_not_run(form, path, tmp_path, refusal):
+def test_code_in_a_pickle_does_not_run(
+    form: str, path: Path, tmp_path: Path, refusal: Refusal
+) -> None:
     marker = tmp_path / "ran"
     SAVERS[form]({"model": {"w": torch.zeros(1)}, "x": Bomb(marker)}, path)
     error = refusal(path)
@@ -63,7 +76,9 @@ def test_code_in_a_pickle_does_not_run(form, path, tmp_path, refusal):
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("protocol", range(6))
-def test_code_is_found_in_every_pickle_protocol(protocol, path, tmp_path, refusal):
+def test_code_is_found_in_every_pickle_protocol(
+    protocol: int, path: Path, tmp_path: Path, refusal: Refusal
+) -> None:
     bomb = pickle.dumps({"x": Bomb(tmp_path / "ran")}, protocol=protocol)
     error = refusal(write_zip(path, bomb, {}))
     assert error.code == "E203"
@@ -83,13 +98,15 @@ def test_code_is_found_in_every_pickle_protocol(protocol, path, tmp_path, refusa
         b"cos\nsystem\n(S'x'\ntR",  # truncated behind the code
     ],
 )
-def test_hidden_globals_are_found(code, path, refusal):
+def test_hidden_globals_are_found(code: bytes, path: Path, refusal: Refusal) -> None:
     assert refusal(write_zip(path, code, {})).code == "E203"
 
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("position", range(5))
-def test_code_in_any_pickle_of_a_legacy_file_is_found(position, path, tmp_path, refusal):
+def test_code_in_any_pickle_of_a_legacy_file_is_found(
+    position: int, path: Path, tmp_path: Path, refusal: Refusal
+) -> None:
     SAVERS["torch-legacy"]({"w": torch.zeros(1)}, path)
     with path.open("rb") as file:
         parts = []
@@ -106,7 +123,9 @@ def test_code_in_any_pickle_of_a_legacy_file_is_found(position, path, tmp_path, 
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("form", ["torch-zip", "torch-legacy"])
-def test_a_whole_model_is_refused_with_the_way_to_save_it(form, path, refusal):
+def test_a_whole_model_is_refused_with_the_way_to_save_it(
+    form: str, path: Path, refusal: Refusal
+) -> None:
     SAVERS[form](nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Linear(1, 1), nn.Tanh()), path)
     error = refusal(path)
     assert error.code == "E203"
@@ -117,7 +136,7 @@ def test_a_whole_model_is_refused_with_the_way_to_save_it(form, path, refusal):
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_torchscript_is_a_program(path, refusal):
+def test_torchscript_is_a_program(path: Path, refusal: Refusal) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("m/data.pkl", pickled({}))
         archive.writestr("m/code/__torch__.py", "print()", zipfile.ZIP_DEFLATED)
@@ -137,12 +156,12 @@ def test_torchscript_is_a_program(path, refusal):
         b"\x80\x02ctorch\nSize\n))\x86R}b.",
     ],
 )
-def test_allowed_names_are_not_put_to_other_uses(code, path, refusal):
+def test_allowed_names_are_not_put_to_other_uses(code: bytes, path: Path, refusal: Refusal) -> None:
     assert refusal(write_zip(path, code, {})).code == "E204"
 
 
 @pytest.mark.usefixtures("unloaded")
-def test_bytearray_could_reserve_any_memory(path, refusal):
+def test_bytearray_could_reserve_any_memory(path: Path, refusal: Refusal) -> None:
     assert refusal(write_zip(path, b"\x80\x02c__builtin__\nbytearray\n.", {})).code == "E203"
 
 
@@ -156,12 +175,14 @@ def test_bytearray_could_reserve_any_memory(path, refusal):
     ],
     ids=["deep", "doubling", "memo"],
 )
-def test_the_scan_itself_is_no_bomb(code, path, refusal):
+def test_the_scan_itself_is_no_bomb(code: bytes, path: Path, refusal: Refusal) -> None:
     assert refusal(write_zip(path, code, {})).code == "E204"
 
 
 @pytest.mark.usefixtures("unloaded")
-def test_a_pickle_of_endless_steps(path, refusal, monkeypatch):
+def test_a_pickle_of_endless_steps(
+    path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pickle_scan, "MAX_OPCODES", 1000)
     assert refusal(write_zip(path, b"\x80\x02" + b"N0" * 600 + b"N.", {})).code == "E204"
 
@@ -170,7 +191,7 @@ def test_a_pickle_of_endless_steps(path, refusal, monkeypatch):
 
 
 @pytest.mark.usefixtures("unloaded")
-def test_compressed_entries(path, refusal):
+def test_compressed_entries(path: Path, refusal: Refusal) -> None:
     content = pickled({"w": fake(1000, (1000,), (1,))})
     error = refusal(write_zip(path, content, {"0": bytes(4000)}, compression=zipfile.ZIP_DEFLATED))
     assert error.code == "E204"
@@ -202,13 +223,13 @@ def _honest(path: Path) -> Path:
     ],
     ids=["inflated", "beyond", "encrypted", "overlapping"],
 )
-def test_lying_directory(offset, value, path, refusal):
+def test_lying_directory(offset: int, value: bytes, path: Path, refusal: Refusal) -> None:
     assert refusal(_patched(_honest(path), b"m/data/0", offset, value)).code == "E204"
 
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("name", ["m/../../etc/x", "/m/x", "m\\x", "other/x", "m/data/é"])
-def test_entry_names_that_torch_does_not_write(name, path, refusal):
+def test_entry_names_that_torch_does_not_write(name: str, path: Path, refusal: Refusal) -> None:
     with zipfile.ZipFile(_honest(path), "a") as archive:
         archive.writestr(name, b"x")
     assert refusal(path).code == "E204"
@@ -217,7 +238,7 @@ def test_entry_names_that_torch_does_not_write(name, path, refusal):
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("name", ["m/data.pkl", "m/Data.PKL", "m/data/0"])
-def test_two_entries_of_one_name(name, path, refusal):
+def test_two_entries_of_one_name(name: str, path: Path, refusal: Refusal) -> None:
     with zipfile.ZipFile(_honest(path), "a") as archive:
         archive.writestr(name, pickled({}))
     error = refusal(path)
@@ -227,25 +248,29 @@ def test_two_entries_of_one_name(name, path, refusal):
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("edit", [lambda d: d[:-2] + b"\x02\0xx", lambda d: b"PK\x03\x04" + d])
-def test_bytes_that_belong_to_no_entry(edit, path, refusal):
+def test_bytes_that_belong_to_no_entry(
+    edit: Callable[[bytes], bytes], path: Path, refusal: Refusal
+) -> None:
     path.write_bytes(edit(_honest(path).read_bytes()))
     assert refusal(path).code in ("E202", "E204")
 
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("numel", [5, 1 << 40])
-def test_storage_shorter_than_declared_would_be_read_past_its_end(numel, path, refusal):
+def test_storage_shorter_than_declared_would_be_read_past_its_end(
+    numel: int, path: Path, refusal: Refusal
+) -> None:
     error = refusal(write_zip(path, pickled({"w": fake(numel, (4,), (1,))}), {"0": 4 * ONE}))
     assert error.code == "E204"
 
 
 @pytest.mark.usefixtures("unloaded")
-def test_storage_that_is_missing(path, refusal):
+def test_storage_that_is_missing(path: Path, refusal: Refusal) -> None:
     assert refusal(write_zip(path, pickled({"w": fake(4, (4,), (1,))}), {})).code == "E202"
 
 
 @pytest.mark.usefixtures("unloaded")
-def test_numpy_archive_is_named(path, refusal):
+def test_numpy_archive_is_named(path: Path, refusal: Refusal) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("w.npy", b"\x93NUMPY")
     error = refusal(path)
@@ -258,7 +283,9 @@ def test_numpy_archive_is_named(path, refusal):
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize(("limit", "code"), [(1 << 34, "E205"), (1 << 62, "E202")])
-def test_legacy_with_a_huge_storage_reserves_nothing(limit, code, path, refusal):
+def test_legacy_with_a_huge_storage_reserves_nothing(
+    limit: int, code: str, path: Path, refusal: Refusal
+) -> None:
     content = {"w": fake(1 << 40, (1,), (1,))}
     write_legacy(path, content, ["0"], struct.pack("<q", 1 << 40) + ONE)
     assert refusal(path, max_bytes=limit).code == code
@@ -266,13 +293,15 @@ def test_legacy_with_a_huge_storage_reserves_nothing(limit, code, path, refusal)
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("numel", [-1, 1.5, None])
-def test_legacy_with_a_storage_of_no_size(numel, path, refusal):
+def test_legacy_with_a_storage_of_no_size(
+    numel: float | None, path: Path, refusal: Refusal
+) -> None:
     write_legacy(path, {"w": fake(numel, (1,), (1,))}, ["0"], struct.pack("<q", 1) + ONE)
     assert refusal(path).code == "E204"
 
 
 @pytest.mark.usefixtures("unloaded")
-def test_legacy_with_two_sizes_for_one_storage(path, refusal):
+def test_legacy_with_two_sizes_for_one_storage(path: Path, refusal: Refusal) -> None:
     content = {"a": fake(1, (1,), (1,)), "b": fake(2, (2,), (1,))}
     write_legacy(path, content, ["0"], struct.pack("<q", 2) + 2 * ONE)
     assert refusal(path).code == "E204"
@@ -280,7 +309,9 @@ def test_legacy_with_two_sizes_for_one_storage(path, refusal):
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize(("keys", "code"), [(["1"], "E202"), ([], "E202"), ({"1": "0"}, "E204")])
-def test_legacy_that_leaves_a_tensor_uninitialised(keys, code, path, refusal):
+def test_legacy_that_leaves_a_tensor_uninitialised(
+    keys: list[str] | dict[str, str], code: str, path: Path, refusal: Refusal
+) -> None:
     content = {"a": fake(1, (1,), (1,)), "b": fake(1, (1,), (1,), "1")}
     write_legacy(path, content, keys, 2 * (struct.pack("<q", 1) + ONE))
     assert refusal(path).code == code
@@ -290,7 +321,7 @@ def test_legacy_that_leaves_a_tensor_uninitialised(keys, code, path, refusal):
 
 
 @pytest.mark.parametrize("length", [1 << 62, 1 << 20, 0])
-def test_safetensors_with_a_lying_header(length, path, refusal):
+def test_safetensors_with_a_lying_header(length: int, path: Path, refusal: Refusal) -> None:
     save_file({"w": torch.zeros(3)}, path)
     path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
     assert refusal(path).code == "E202"
@@ -306,7 +337,9 @@ def test_safetensors_with_a_lying_header(length, path, refusal):
     ],
     ids=["shape", "offsets", "dtype", "negative"],
 )
-def test_safetensors_with_a_lying_entry(entry, path, refusal):
+def test_safetensors_with_a_lying_entry(
+    entry: dict[str, Any], path: Path, refusal: Refusal
+) -> None:
     header = json.dumps({"w": entry}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + ONE)
     assert refusal(path).code == "E202"
@@ -328,7 +361,9 @@ def _tensors_refused(path: Path, content: object, numel: int = 4) -> Path:
         ((3, 2), (1, 1)),
     ],
 )
-def test_views_that_show_more_than_there_is(size, stride, path, refusal):
+def test_views_that_show_more_than_there_is(
+    size: tuple[int, ...], stride: tuple[int, ...], path: Path, refusal: Refusal
+) -> None:
     error = refusal(_tensors_refused(path, fake(4, size, stride)))
     assert error.code == "E206"
     assert "ok.weight" in error.message
@@ -340,7 +375,9 @@ def test_views_that_show_more_than_there_is(size, stride, path, refusal):
     [((5,), (1,)), ((1 << 40,), (1,)), ((2, 2), (1 << 62, 1)), ((1 << 62, 8), (8, 1))],
 )
 @pytest.mark.parametrize("legacy", [False, True])
-def test_views_beyond_their_storage_would_make_torch_extend_it(legacy, size, stride, path, refusal):
+def test_views_beyond_their_storage_would_make_torch_extend_it(
+    legacy: bool, size: tuple[int, ...], stride: tuple[int, ...], path: Path, refusal: Refusal
+) -> None:
     content = {"w": fake(4, size, stride)}
     if legacy:
         write_legacy(path, content, ["0"], struct.pack("<q", 4) + 4 * ONE)
@@ -355,26 +392,28 @@ def test_views_beyond_their_storage_would_make_torch_extend_it(legacy, size, str
 @pytest.mark.parametrize(
     ("size", "stride"), [((2,), (-1,)), ((-1,), (1,)), ((2, 2), (1,)), ((2.0,), (1,)), (3, (1,))]
 )
-def test_shapes_that_are_none(size, stride, path, refusal):
+def test_shapes_that_are_none(
+    size: Any, stride: tuple[int, ...], path: Path, refusal: Refusal
+) -> None:
     assert refusal(_tensors_refused(path, fake(4, size, stride))).code == "E204"
 
 
 @pytest.mark.usefixtures("unloaded")
-def test_a_view_of_a_storage_is_refused(path, refusal):
-    config = FakeTensor(FakeStorage(4, config=("v", 0, 1)), (1,), (1,))
-    write_legacy(path, {"w": config}, ["0"], struct.pack("<q", 4) + 4 * ONE)
+def test_a_view_of_a_storage_is_refused(path: Path, refusal: Refusal) -> None:
+    view = FakeTensor(FakeStorage(4, view=("v", 0, 1)), (1,), (1,))
+    write_legacy(path, {"w": view}, ["0"], struct.pack("<q", 4) + 4 * ONE)
     assert refusal(path).code == "E204"
 
 
 @pytest.mark.parametrize("form", ["torch-zip", "torch-legacy"])
-def test_an_expanded_tensor_is_refused(form, path, refusal):
+def test_an_expanded_tensor_is_refused(form: str, path: Path, refusal: Refusal) -> None:
     SAVERS[form]({"w": torch.zeros(1).expand(5)}, path)
     assert refusal(path).code == "E206"
 
 
 @pytest.mark.parametrize("form", SAVERS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_values_that_are_not_finite(form, value, path, refusal):
+def test_values_that_are_not_finite(form: str, value: float, path: Path, refusal: Refusal) -> None:
     SAVERS[form]({"a": torch.zeros(3), "fc.weight": torch.tensor([[0.0, value, value]])}, path)
     error = refusal(path)
     assert error.code == "E207"
@@ -393,7 +432,9 @@ def test_values_that_are_not_finite(form, value, path, refusal):
     ],
 )
 @pytest.mark.parametrize("form", ["torch-zip", "torch-legacy"])
-def test_tensors_that_are_not_plain(form, kind, make, path, refusal):
+def test_tensors_that_are_not_plain(
+    form: str, kind: str, make: Callable[[], torch.Tensor], path: Path, refusal: Refusal
+) -> None:
     SAVERS[form]({"w": make()}, path)
     error = refusal(path)
     assert error.code == "E206"
@@ -401,7 +442,7 @@ def test_tensors_that_are_not_plain(form, kind, make, path, refusal):
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint16])
-def test_tensors_of_odd_types(dtype, path, refusal):
+def test_tensors_of_odd_types(dtype: torch.dtype, path: Path, refusal: Refusal) -> None:
     SAVERS["torch-zip"]({"w": torch.zeros(3).to(dtype)}, path)
     error = refusal(path)
     assert error.code == "E206"
@@ -409,19 +450,19 @@ def test_tensors_of_odd_types(dtype, path, refusal):
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64])
-def test_safetensors_of_odd_types(dtype, path, refusal):
+def test_safetensors_of_odd_types(dtype: torch.dtype, path: Path, refusal: Refusal) -> None:
     save_file({"w": torch.zeros(3).to(dtype)}, path)
     assert refusal(path).code == "E206"
 
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("form", ["torch-zip", "torch-legacy"])
-def test_a_file_over_the_limit(form, path, refusal):
+def test_a_file_over_the_limit(form: str, path: Path, refusal: Refusal) -> None:
     SAVERS[form]({"w": torch.zeros(1000)}, path)
     assert refusal(path, max_bytes=4000).code == "E205"
 
 
-def test_many_views_of_one_storage_over_the_limit(path, refusal):
+def test_many_views_of_one_storage_over_the_limit(path: Path, refusal: Refusal) -> None:
     shared = torch.zeros(1000)
     SAVERS["torch-zip"]({str(i): shared for i in range(50)}, path)
     assert refusal(path, max_bytes=20_000).code == "E205"
@@ -431,17 +472,17 @@ def test_many_views_of_one_storage_over_the_limit(path, refusal):
 class Hiding:
     """Pickles as an OrderedDict one of whose methods is hidden by an attribute."""
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         entries = [("w", fake(1, (1,), (1,)))]
         return OrderedDict, (), {"items": "hidden", "get": "hidden"}, None, iter(entries)
 
 
-def test_methods_that_the_file_hides_are_not_used(path):
+def test_methods_that_the_file_hides_are_not_used(path: Path) -> None:
     opened = open_checkpoint(write_zip(path, pickled(Hiding()), {"0": ONE}))
     assert torch.equal(opened.state["w"], torch.ones(1))
 
 
-def test_dicts_that_hold_each_other_end(path, refusal):
+def test_dicts_that_hold_each_other_end(path: Path, refusal: Refusal) -> None:
     content: dict[str, object] = {"epoch": 1}
     content.update(model=content, net=content, weights={"model": content})
     SAVERS["torch-zip"](content, path)

@@ -41,6 +41,10 @@ class Outcome:
         return [row["count"] for row in self.report["result"]["counts"]]
 
 
+Command = Callable[..., Outcome]  # `rlu` with these words
+Words = list[str]
+
+
 @dataclass(frozen=True)
 class World:
     """run: the simulator's folder; the pair is copied to where no settings lie beside it."""

@@ -11,12 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import typer.main
-from cli_world import Outcome, State, World, simulated, write_pair
+from cli_world import Command, Outcome, State, Words, World, simulated, write_pair
 
 from rlu_cli.cli import main
-
-Command = Callable[..., Outcome]
-Words = list[str]
 
 
 @pytest.fixture(scope="session", autouse=True)

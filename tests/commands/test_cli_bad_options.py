@@ -12,7 +12,7 @@ import torch
 from cli_world import Outcome, World, write_pair
 
 from rlu_cli.commands.attack import attack
-from rlu_cli.settings import SETTINGS
+from rlu_cli.settings.table import SETTINGS
 
 Command = Callable[..., Outcome]
 Refused = Callable[..., str]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli_world import World
-from conftest import Command
+from cli_world import Command, World
 
-from rlu_cli.attacks import ATTACKS, TRAINING
+from rlu_cli.attacks import ATTACKS
 
 
 def test_methods_side_by_side(rlu: Command, world: World) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import SIDE, pixels, write_npz
+from numpy.typing import NDArray
 
 from rlu_cli.datasets import npz, read_images
 from rlu_cli.errors import InputError, UsageError
@@ -58,7 +59,7 @@ def test_the_order_of_the_rows_does_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_floats_from_zero_to_one_become_float32(tmp_path: Path, dtype: type) -> None:
-    images = (pixels(0, 6, SIDE, SIDE, 3) / 255).astype(dtype)
+    images: NDArray[Any] = (pixels(0, 6, SIDE, SIDE, 3) / 255).astype(dtype)
     data = read_images(write_npz(tmp_path / "aux.npz", images=images))
     assert data.images.dtype == np.float32
     assert sorted(data.images[:, 0, 0, 0]) == sorted(images[:, 0, 0, 0].astype(np.float32))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rlu_cli.checkpoints import CheckpointPair
 from rlu_cli.evidence.batchnorm_statistics import Statistics, norm_layers, recover
 from rlu_cli.models.input_scaling import PRESETS
 from rlu_cli.simulator.client import copy_state, seeded, train_client
@@ -31,7 +32,7 @@ def _checkpoint(state: State, narrow: str | None = None) -> Checkpoint:
 def _recover(
     model: nn.Module, before: State, after: State, narrow: str | None = None
 ) -> tuple[dict[str, Statistics], tuple[str, ...]]:
-    return recover(model, (_checkpoint(before, narrow), _checkpoint(after, narrow)))
+    return recover(model, CheckpointPair(_checkpoint(before, narrow), _checkpoint(after, narrow)))
 
 
 def _images(*settings: Any, two: bool = True, **given: Any) -> nn.Sequential:
@@ -93,11 +94,11 @@ def _expected(batches: list[Tensor], kappa: float | None) -> tuple[Tensor, Tenso
     return weights, weights @ mean, weights @ variance
 
 
-def _same(told: Statistics, batches: list[Tensor], kappa: float | None, atol: float) -> None:
+def _same(found: Statistics, batches: list[Tensor], kappa: float | None, atol: float) -> None:
     weights, mean, variance = _expected(batches, kappa)
-    torch.testing.assert_close(told.weights, weights, rtol=0, atol=1e-12)
-    torch.testing.assert_close(told.mean, mean, rtol=0, atol=atol)
-    torch.testing.assert_close(told.variance, variance, rtol=0, atol=atol)
+    torch.testing.assert_close(found.weights, weights, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.mean, mean, rtol=0, atol=atol)
+    torch.testing.assert_close(found.variance, variance, rtol=0, atol=atol)
 
 
 KAPPAS = (0.1, 0.3, 1.0, None)
@@ -110,9 +111,9 @@ def test_the_batches_come_out_exactly_whatever_the_momentum(kappa: float | None)
     found, notes = _recover(model, before, after)
     assert list(found) == ["1", "5"]
     assert notes == ()
-    for name, told in found.items():
-        assert told.mean.dtype == torch.float64
-        _same(told, seen[name], kappa, 1e-10)
+    for name, one in found.items():
+        assert one.mean.dtype == torch.float64
+        _same(one, seen[name], kappa, 1e-10)
 
 
 def test_a_client_of_the_simulator_comes_out_exactly() -> None:
@@ -167,8 +168,8 @@ def test_a_layer_used_twice_in_a_pass_counts_both_uses(kappa: float | None) -> N
     found, _ = _recover(model, before, after)
     assert list(found) == ["norm", "last"]
     assert (len(found["norm"].weights), len(found["last"].weights)) == (2 * STEPS, STEPS)
-    for name, told in found.items():
-        _same(told, seen[name], kappa, 1e-10)
+    for name, one in found.items():
+        _same(one, seen[name], kappa, 1e-10)
 
 
 def _recounted(state: State, first: float, kind: torch.dtype) -> State:
@@ -223,12 +224,12 @@ def test_half_precision_counters_that_skip_numbers_are_not_trusted() -> None:
         return {name: value.half().float() for name, value in kept.items()}
 
     assert _recover(model, halved(before, 5000), halved(after, 5010), "float16")[0] == {}
-    told, _ = _recover(model, halved(before, 500), halved(after, 510), "float16")
-    assert len(told["1"].weights) == 10
-    whole = (
+    found, _ = _recover(model, halved(before, 500), halved(after, 510), "float16")
+    assert len(found["1"].weights) == 10
+    first, last = (
         _recounted(state, count, torch.int64) for state, count in ((before, 5000), (after, 5010))
     )
-    assert len(_recover(model, *whole, "float16")[0]["1"].weights) == 10  # type: ignore[misc]
+    assert len(_recover(model, first, last, "float16")[0]["1"].weights) == 10
 
 
 def _buffers_of(state: State, source: State) -> State:
@@ -241,7 +242,7 @@ def _without_counters(state: State) -> State:
     return {name: value for name, value in state.items() if COUNTER not in name}
 
 
-UNDETERMINED: dict[str, Callable[[State, State], tuple[State, State]]] = {
+UNINFORMATIVE: dict[str, Callable[[State, State], tuple[State, State]]] = {
     "counters absent": lambda b, a: (_without_counters(b), _without_counters(a)),
     "counters untouched": lambda b, a: (b, {n: b[n] if COUNTER in n else v for n, v in a.items()}),
     "buffers copied back": lambda b, a: (b, _buffers_of(a, b)),
@@ -252,12 +253,12 @@ UNDETERMINED: dict[str, Callable[[State, State], tuple[State, State]]] = {
 }
 
 
-@pytest.mark.parametrize("case", UNDETERMINED)
+@pytest.mark.parametrize("case", UNINFORMATIVE)
 def test_buffers_that_tell_nothing_are_said_to(case: str) -> None:
     model = _warm(_images())
     before, after, _ = _train(model)
     assert _recover(model, before, after)[0]  # they tell, until
-    found, notes = _recover(model, *UNDETERMINED[case](before, after))
+    found, notes = _recover(model, *UNINFORMATIVE[case](before, after))
     assert found == {}
     assert len(notes) == 1
     assert "BatchNorm" in notes[0]
@@ -274,7 +275,7 @@ def test_frozen_layers_tell_nothing() -> None:
 
 def test_a_layer_frozen_beside_others_is_left_out() -> None:
     model = _warm(_images())
-    model[1].eval()
+    model.get_submodule("1").eval()
     before, after, seen = _train(model)
     found, notes = _recover(model, before, after)
     assert list(found) == ["5"]
@@ -320,11 +321,11 @@ def test_the_rounding_covers_the_error_of_a_narrow_file(narrow: str, kappa: floa
         torch.manual_seed(seed)
         model = _warm(_images(momentum=kappa, two=False), seed % 3)
         with torch.no_grad():
-            model[0].bias.add_(3 * torch.randn(4, dtype=torch.float64))
+            model.get_parameter("0.bias").add_(3 * torch.randn(4, dtype=torch.float64))
         before, after, seen = _train(model, 4)
-        files = (_rounded(state, NARROW[narrow]) for state in (before, after))
-        told = _recover(model, *files, narrow)[0]["1"]  # type: ignore[call-arg,misc]
-        misses.append((told.mean - _expected(seen["1"], kappa)[1]) / told.rounding)
+        first, last = (_rounded(state, NARROW[narrow]) for state in (before, after))
+        found = _recover(model, first, last, narrow)[0]["1"]
+        misses.append((found.mean - _expected(seen["1"], kappa)[1]) / found.rounding)
     missed = torch.cat(misses)
     assert float(missed.abs().max()) < 3
     assert float(missed.square().mean().sqrt()) > 0.1  # and is no wild guess
@@ -332,25 +333,25 @@ def test_the_rounding_covers_the_error_of_a_narrow_file(narrow: str, kappa: floa
 
 def test_a_narrow_file_is_read_where_the_variance_is_lost_in_its_rounding() -> None:
     """Inputs about 0 that hardly vary, and an old variance of 1 that is rounded by more."""
-    told = []
+    variances = []
     for seed in range(12):
         torch.manual_seed(seed)
         model = _images(two=False)
         with torch.no_grad():
-            model[0].weight.mul_(1e-4)
-            model[0].bias.mul_(1e-4)
+            model.get_parameter("0.weight").mul_(1e-4)
+            model.get_parameter("0.bias").mul_(1e-4)
         before, after, _ = _train(model, 1)
         before, after = (_rounded(state, torch.float16) for state in (before, after))
         found, _ = _recover(model, before, after, "float16")
-        told += [found["1"].variance] if "1" in found else []
-    assert len(told) == 12
-    assert (torch.cat(told) >= 0).all()
+        variances += [found["1"].variance] if "1" in found else []
+    assert len(variances) == 12
+    assert (torch.cat(variances) >= 0).all()
 
 
 def test_the_wider_rounding_of_two_files_counts() -> None:
     model = _images()
     before, after, _ = _train(model)
-    pair = [_checkpoint(before, "float16"), _checkpoint(after, "bfloat16")]
+    pair = CheckpointPair(_checkpoint(before, "float16"), _checkpoint(after, "bfloat16"))
     both, _ = recover(model, pair)
     assert torch.equal(
         both["1"].rounding, _recover(model, before, after, "bfloat16")[0]["1"].rounding
@@ -364,7 +365,7 @@ class Renaming(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = _images()
-        self._register_load_state_dict_pre_hook(self._rename)
+        self._register_load_state_dict_pre_hook(self._rename)  # type: ignore[no-untyped-call]
 
     def _rename(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         for name in [name for name in state if name.startswith("net.")]:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlu_cli import observe
 from rlu_cli.case.auxiliary import noise_auxiliary
+from rlu_cli.checkpoints import CheckpointPair
 from rlu_cli.errors import InputError, UsageError
+from rlu_cli.evidence import forward
 from rlu_cli.evidence.forward import (
     ForwardConfig,
     choose_device,
     evaluate_pair,
-    head_update,
     outputs,
     trains_differently,
     with_bias,
@@ -29,7 +29,7 @@ from rlu_cli.types import Auxiliary, Checkpoint, Head, Outputs
 CLASSES, CHANNELS, SIDE = 5, 2, 3
 WIDTH = CHANNELS * SIDE * SIDE
 CPU = torch.device("cpu")
-VIEW = ForwardConfig("fc", PRESETS["none"], training=True, batch=4, device=CPU, seed=3)
+CONFIG = ForwardConfig("fc", PRESETS["none"], training=True, batch=4, device=CPU, seed=3)
 
 
 def _images(count: int, seed: int = 0) -> Auxiliary:
@@ -62,7 +62,7 @@ def _state(net: nn.Module, seed: int = 0) -> dict[str, Tensor]:
     return {n: v.abs() + 0.5 if n.endswith("running_var") else v for n, v in drawn.items()}
 
 
-def _seen(net: nn.Module, aux: Auxiliary, config: ForwardConfig = VIEW, seed: int = 0) -> Outputs:
+def _seen(net: nn.Module, aux: Auxiliary, config: ForwardConfig = CONFIG, seed: int = 0) -> Outputs:
     return outputs(net, _state(net, seed), aux, config, Path("g.pt"))
 
 
@@ -78,7 +78,7 @@ def _order(aux: Auxiliary, config: ForwardConfig) -> Tensor:
 @pytest.mark.parametrize("count", [2, 7, 20, 33])
 @pytest.mark.parametrize("training", [True, False])
 def test_every_image_is_seen_once_with_its_own_label(count: int, training: bool) -> None:
-    aux, config = _images(count), replace(VIEW, training=training)
+    aux, config = _images(count), replace(CONFIG, training=training)
     order = _order(aux, config)
     assert sorted(order.tolist()) == list(range(count))
     assert torch.equal(_seen(_net(), aux, config).labels, aux.labels[order])
@@ -86,7 +86,7 @@ def test_every_image_is_seen_once_with_its_own_label(count: int, training: bool)
 
 def test_in_evaluation_mode_the_outputs_are_those_of_a_plain_forward_pass() -> None:
     net = _net(nn.BatchNorm2d(CHANNELS), nn.Dropout(0.5))
-    aux, config = _images(11), replace(VIEW, training=False, normalise=PRESETS["half"])
+    aux, config = _images(11), replace(CONFIG, training=False, normalise=PRESETS["half"])
     found = _seen(net, aux, config)
     state = _state(net)
     net.load_state_dict(state)
@@ -100,9 +100,9 @@ def test_in_evaluation_mode_the_outputs_are_those_of_a_plain_forward_pass() -> N
 def test_evaluation_does_not_depend_on_how_the_images_are_cut_into_chunks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    net, aux, config = _net(nn.BatchNorm2d(CHANNELS)), _images(20), replace(VIEW, training=False)
+    net, aux, config = _net(nn.BatchNorm2d(CHANNELS)), _images(20), replace(CONFIG, training=False)
     whole = _seen(net, aux, config)
-    monkeypatch.setattr(observe, "_EVAL_BATCH", 3)
+    monkeypatch.setattr(forward, "_EVAL_BATCH", 3)
     assert torch.allclose(_seen(net, aux, config).logits, whole.logits, atol=1e-6)
 
 
@@ -127,7 +127,7 @@ def _by_hand(aux: Auxiliary, config: ForwardConfig, state: dict[str, Tensor]) ->
     ("count", "batch"), [(10, 4), (8, 4), (3, 8), (1, 5), (5, 5)], ids=lambda n: str(n)
 )
 def test_training_mode_uses_the_statistics_of_full_batches(count: int, batch: int) -> None:
-    net, aux, config = _net(nn.BatchNorm2d(CHANNELS)), _images(count), replace(VIEW, batch=batch)
+    net, aux, config = _net(nn.BatchNorm2d(CHANNELS)), _images(count), replace(CONFIG, batch=batch)
     found = _seen(net, aux, config)
     assert len(found.logits) == len(found.embeddings) == len(found.labels) == count
     expected = _by_hand(aux, config, _state(net))
@@ -135,16 +135,17 @@ def test_training_mode_uses_the_statistics_of_full_batches(count: int, batch: in
 
 
 def test_the_order_mixes_the_classes_and_is_the_same_for_both_models() -> None:
-    aux, config = _images(100), replace(VIEW, batch=20)
+    aux, config = _images(100), replace(CONFIG, batch=20)
     order = _order(aux, config)
-    for batch in aux.labels[order].split(20):
-        assert len(batch.unique()) >= 4
+    for batch in torch.split(aux.labels[order], 20):
+        assert len(torch.unique(batch)) >= 4
     assert not torch.equal(order, _order(aux, replace(config, seed=4)))
     net = _net(nn.BatchNorm2d(CHANNELS))
-    pair = [Checkpoint(Path(f"{n}.pt"), "", "torch-zip", _state(net, n)) for n in range(2)]
+    first, second = (Checkpoint(Path(f"{n}.pt"), "", "torch-zip", _state(net, n)) for n in range(2))
+    pair = CheckpointPair(first, second, CONFIG.layer)
     before, after = evaluate_pair(net, pair, aux, config)
     assert torch.equal(before.labels, after.labels)
-    alone = outputs(net, pair[1].state, aux, config, pair[1].path)
+    alone = outputs(net, pair.after.state, aux, config, pair.after.path)
     assert torch.equal(alone.logits, after.logits)  # nothing of the first is left in the model
 
 
@@ -154,7 +155,7 @@ def test_the_states_are_left_as_they_were_counters_included() -> None:
     state["0.num_batches_tracked"] = torch.tensor(41)
     kept = {name: value.clone() for name, value in state.items()}
     for training in (True, False):
-        outputs(net, state, aux, replace(VIEW, training=training), Path("g.pt"))
+        outputs(net, state, aux, replace(CONFIG, training=training), Path("g.pt"))
         for name, value in state.items():
             assert value.dtype == kept[name].dtype
             assert torch.equal(value, kept[name]), name
@@ -164,12 +165,12 @@ def test_buffers_do_not_matter_in_training_mode() -> None:
     net, aux = _net(nn.BatchNorm2d(CHANNELS)), _images(10)
     state = _state(net)
     other = {n: v + 1 if "running" in n else v for n, v in state.items()}
-    shown = [outputs(net, s, aux, VIEW, Path("g.pt")).logits for s in (state, other)]
+    shown = [outputs(net, s, aux, CONFIG, Path("g.pt")).logits for s in (state, other)]
     assert torch.equal(*shown)
 
 
 def _dropped(
-    kind: Callable[[float], nn.Module], aux: Auxiliary, config: ForwardConfig = VIEW
+    kind: Callable[[float], nn.Module], aux: Auxiliary, config: ForwardConfig = CONFIG
 ) -> Tensor:
     """What is left of the images after dropout, as a factor: (A, C, H, W)."""
     shown = _seen(_net(kind(0.25)), aux, config).embeddings
@@ -182,7 +183,7 @@ def test_dropout_keeps_the_share_it_should_and_scales_it_up() -> None:
     assert torch.allclose(factor[factor > 0], torch.tensor(4 / 3), atol=1e-5)
     assert float((factor > 0).double().mean()) == pytest.approx(0.75, abs=0.05)
     assert len({tuple((f > 0).flatten().tolist()) for f in factor}) > 150
-    assert (_dropped(nn.Dropout, _images(20), replace(VIEW, training=False)) == 1).all()
+    assert (_dropped(nn.Dropout, _images(20), replace(CONFIG, training=False)) == 1).all()
 
 
 def test_channel_dropout_drops_whole_channels() -> None:
@@ -197,7 +198,7 @@ def test_channel_dropout_drops_whole_channels() -> None:
 def test_dropout_of_nothing_and_of_everything(rate: float) -> None:
     aux = _images(10)
     shown = _seen(_net(nn.Dropout(rate)), aux).embeddings
-    assert torch.equal(shown, aux.images[_order(aux, VIEW)].flatten(1) * (1 - rate))
+    assert torch.equal(shown, aux.images[_order(aux, CONFIG)].flatten(1) * (1 - rate))
 
 
 @pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.Dropout1d])
@@ -213,7 +214,7 @@ def test_both_models_get_the_same_masks_whatever_torch_did_before(
     second = _seen(net, aux, seed=2).embeddings
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(first, second)  # no weights before the dropout: masks are all there is
-    other = _seen(net, aux, replace(VIEW, seed=8)).embeddings
+    other = _seen(net, aux, replace(CONFIG, seed=8)).embeddings
     assert not torch.equal(other, first)
 
 
@@ -228,7 +229,7 @@ def test_masks_are_drawn_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "rand", watch)
     _seen(_net(nn.Dropout(0.5)), aux)
-    assert [len(mask) for mask in drawn] == [VIEW.batch] * 2
+    assert [len(mask) for mask in drawn] == [CONFIG.batch] * 2
     assert all(mask.device.type == "cpu" for mask in drawn)
 
 
@@ -236,7 +237,7 @@ def test_masks_are_drawn_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cpu_and_cuda_see_the_same() -> None:
     net = _net(nn.BatchNorm2d(CHANNELS), nn.Dropout2d(0.5), nn.Dropout(0.5))
     here = _seen(net, _images(30))
-    there = _seen(net, _images(30), replace(VIEW, device=torch.device("cuda")))
+    there = _seen(net, _images(30), replace(CONFIG, device=torch.device("cuda")))
     assert torch.equal(there.labels.cpu(), here.labels)
     assert torch.allclose(there.logits.cpu(), here.logits, atol=1e-4)
 
@@ -268,11 +269,11 @@ def test_what_the_model_returns_does_not_matter(answer: Callable[[Tensor], Any])
     net, aux = _Wrapped(answer), _images(9)
     found, state = _seen(net, aux), _state(net)
     expected = found.embeddings @ state["fc.weight"].T + state["fc.bias"]
-    assert torch.equal(found.embeddings, aux.images[_order(aux, VIEW)].flatten(1))
+    assert torch.equal(found.embeddings, aux.images[_order(aux, CONFIG)].flatten(1))
     assert torch.allclose(found.logits, expected, atol=1e-5)
 
 
-def _refusal(net: nn.Module, aux: Auxiliary, config: ForwardConfig = VIEW) -> InputError:
+def _refusal(net: nn.Module, aux: Auxiliary, config: ForwardConfig = CONFIG) -> InputError:
     with pytest.raises(InputError) as caught:
         _seen(net, aux, config)
     return caught.value
@@ -285,7 +286,7 @@ def test_a_layer_that_the_model_does_not_use_is_refused() -> None:
 
 
 def test_a_layer_that_the_model_does_not_have_is_refused() -> None:
-    refused = _refusal(_net(), _images(9), replace(VIEW, layer="head\x1b[2J.out"))
+    refused = _refusal(_net(), _images(9), replace(CONFIG, layer="head\x1b[2J.out"))
     assert refused.code == "E215"
     assert "--layer" in refused.hint
     assert "\x1b" not in str(refused)
@@ -315,7 +316,7 @@ def test_logits_that_are_not_finite_are_refused_by_name() -> None:
     net = _net()
     state = {name: torch.full_like(value, 1e38) for name, value in _state(net).items()}
     with pytest.raises(InputError, match=r"weird\.pt gives logits that are not finite") as caught:
-        outputs(net, state, _images(9), VIEW, Path("weird.pt"))
+        outputs(net, state, _images(9), CONFIG, Path("weird.pt"))
     assert caught.value.code == "E207"
 
 
@@ -350,16 +351,19 @@ def test_which_models_train_differently(module: nn.Module, expected: bool) -> No
     assert trains_differently(_net(module)) is expected
 
 
-def _pair(*heads: Head) -> list[Checkpoint]:
+def _pair(*heads: Head) -> CheckpointPair:
     states = [
         {"fc.weight": h.weight} | ({} if h.bias is None else {"fc.bias": h.bias}) for h in heads
     ]
-    return [Checkpoint(Path(f"{n}.pt"), "", "torch-zip", state) for n, state in enumerate(states)]
+    before, after = (
+        Checkpoint(Path(f"{n}.pt"), "", "torch-zip", state) for n, state in enumerate(states)
+    )
+    return CheckpointPair(before, after, "fc")
 
 
 def test_the_update_is_the_clients_head_minus_the_global_one() -> None:
     first, second = (Head(torch.randn(CLASSES, WIDTH), torch.randn(CLASSES)) for _ in range(2))
-    update = head_update(_pair(first, second), "fc")
+    update = _pair(first, second).update
     assert torch.allclose(update.weight.float(), second.weight - first.weight, atol=1e-6)
     assert update.bias is not None
     assert second.bias is not None
@@ -375,7 +379,7 @@ def test_without_a_bias_its_update_is_read_off_the_weights_and_the_mean_embeddin
     seen = Outputs(mean.expand(4, -1).float(), torch.zeros(4, CLASSES), torch.zeros(4).long())
     first = Head(torch.randn(CLASSES, WIDTH, generator=generator).double(), None)
     second = Head(first.weight + bias[:, None] * mean, None)
-    update = head_update(_pair(first, second), "fc")
+    update = _pair(first, second).update
     assert update.bias is None
     derived = with_bias(update, seen, seen)
     assert derived.bias is not None

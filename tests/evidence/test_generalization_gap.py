@@ -1,4 +1,4 @@
-"""The generalisation gap: auxiliary images weighted until they look as well learned as told."""
+"""The generalisation gap: auxiliary images weighted until they look as well learned as is given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlu_cli.models.input_scaling import PRESETS
 from rlu_cli.simulator.client import copy_state
 from rlu_cli.types import Auxiliary, Checkpoint
 
-VIEW = ForwardConfig(
+CONFIG = ForwardConfig(
     "fc", PRESETS["none"], training=True, batch=5, device=torch.device("cpu"), seed=3
 )
 CLASSES = 4
@@ -47,22 +47,22 @@ def _seen(count: int = 400) -> tuple[Auxiliary, Tensor, Tensor]:
     return images, own, logits.argmax(1) == labels
 
 
-def _likeness(auxiliary: Auxiliary, **told: float | None) -> Tensor | None:
+def _likeness(auxiliary: Auxiliary, **given: float | None) -> Tensor | None:
     model = _Sure()
-    told = {"accuracy": None, "loss": None, **told}
+    given = {"accuracy": None, "loss": None, **given}
     gap = generalization_gap(
         model,
         Checkpoint(Path("global.pt"), "0" * 64, "torch-zip", copy_state(model)),
         auxiliary,
-        VIEW,
-        accuracy=told["accuracy"],
-        loss=told["loss"],
+        CONFIG,
+        accuracy=given["accuracy"],
+        loss=given["loss"],
     )
     return None if gap is None else gap.likeness
 
 
 @pytest.mark.parametrize("accuracy", [0.7, 0.9, 0.99])
-def test_images_weighted_by_their_likeness_are_as_well_classified_as_told(accuracy: float) -> None:
+def test_images_weighted_by_their_likeness_are_as_well_classified_as_given(accuracy: float) -> None:
     auxiliary, own, right = _seen()
     weights = _likeness(auxiliary, accuracy=accuracy)
     assert float(right.double().mean()) < 0.65
@@ -75,7 +75,7 @@ def test_images_weighted_by_their_likeness_are_as_well_classified_as_told(accura
 
 
 @pytest.mark.parametrize("loss", [0.8, 0.4, 0.1])
-def test_images_weighted_by_their_likeness_have_the_loss_that_is_told(loss: float) -> None:
+def test_images_weighted_by_their_likeness_have_the_loss_that_is_given(loss: float) -> None:
     auxiliary, own, _ = _seen()
     weights = _likeness(auxiliary, loss=loss)
     assert float(-own.log().mean()) > 0.9
@@ -91,11 +91,11 @@ def test_a_loss_beside_an_accuracy_is_not_looked_at() -> None:
     assert torch.equal(both, alone)
 
 
-@pytest.mark.parametrize("told", [{}, {"accuracy": 0.5}, {"loss": 2.0}], ids=str)
+@pytest.mark.parametrize("given", [{}, {"accuracy": 0.5}, {"loss": 2.0}], ids=str)
 def test_nothing_is_weighted_where_the_images_are_learned_well_already(
-    told: dict[str, float],
+    given: dict[str, float],
 ) -> None:
-    assert _likeness(_seen()[0], **told) is None
+    assert _likeness(_seen()[0], **given) is None
 
 
 def test_an_accuracy_out_of_reach_gives_finite_weights() -> None:

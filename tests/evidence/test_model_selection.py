@@ -6,15 +6,18 @@ import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rlu_cli.case.auxiliary import noise_auxiliary
+from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses
+from rlu_cli.checkpoints import CheckpointPair
 from rlu_cli.errors import InputError
-from rlu_cli.evidence.forward import ForwardConfig, head_update
-from rlu_cli.evidence.model_selection import ModelHypothesis, choose, embedding_fit, hypotheses
+from rlu_cli.evidence.forward import ForwardConfig
+from rlu_cli.evidence.model_selection import choose, embedding_fit
 from rlu_cli.models import ARCHITECTURES, build_model
 from rlu_cli.models.input_scaling import AUTO, PRESETS, parse_normalisation
 from rlu_cli.simulator.digits import draw_digits
@@ -46,17 +49,18 @@ def _checkpoint(model: nn.Module, name: str) -> Checkpoint:
     return Checkpoint(Path(name), "", "torch-zip", state)
 
 
-def _round(model: nn.Module, scaling: str, lr: float = 0.05) -> list[Checkpoint]:
+def _round(model: nn.Module, scaling: str, lr: float = 0.05) -> CheckpointPair:
     """One step of plain SGD on a batch that the server does not have."""
     images, labels = _images(7, seed=2)
     before = _checkpoint(model, "g.pt")
     shown = parse_normalisation(scaling)(images)
-    nn.functional.cross_entropy(model.train()(shown), labels).backward()
+    loss = nn.functional.cross_entropy(model.train()(shown), labels)
+    loss.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for parameter in model.parameters():
             assert parameter.grad is not None
-            parameter -= lr * parameter.grad
-    return [before, _checkpoint(model, "c.pt")]
+            parameter.sub_(lr * parameter.grad)
+    return CheckpointPair(before, _checkpoint(model, "c.pt"), _head(model))
 
 
 def _lenet(activation: str) -> nn.Module:
@@ -66,22 +70,27 @@ def _lenet(activation: str) -> nn.Module:
 
 
 def _head(model: nn.Module) -> str:
-    return [name for name, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
+    layers: list[str] = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    return layers[-1]
 
 
-def _view(layer: str, *, training: bool = False) -> ForwardConfig:
+def _config(layer: str, *, training: bool = False) -> ForwardConfig:
     return ForwardConfig(layer, PRESETS["none"], training=training, batch=32, device=CPU, seed=0)
 
 
-def _ranked(model: nn.Module, pair: list[Checkpoint], *options: object) -> list[ModelHypothesis]:
-    layer = _head(model)
-    name, arguments, scaling = options
-    found = hypotheses(pair[0], name, arguments, scaling)  # type: ignore[arg-type]
-    return choose(found, pair, head_update(pair, layer), _auxiliary(), _view(layer))
+def _ranked(
+    model: nn.Module,
+    pair: CheckpointPair,
+    name: str | None,
+    arguments: dict[str, Any],
+    scaling: str,
+) -> list[ModelHypothesis]:
+    found = hypotheses(pair.before, name, arguments, scaling)
+    return choose(found, pair, pair.update, _auxiliary(), _config(_head(model)))
 
 
 @pytest.mark.parametrize("scaling", PRESETS)
-def test_the_scaling_of_an_untrained_net_is_told(scaling: str) -> None:
+def test_the_scaling_of_an_untrained_net_is_found(scaling: str) -> None:
     model = _lenet("relu")
     ranked = _ranked(model, _round(model, scaling), None, {}, AUTO)
     taken = ranked[0]
@@ -97,7 +106,7 @@ def test_the_scaling_of_an_untrained_net_is_told(scaling: str) -> None:
 
 
 @pytest.mark.parametrize("activation", ["relu", "selu", "silu"])
-def test_the_activation_of_an_untrained_net_is_told(activation: str) -> None:
+def test_the_activation_of_an_untrained_net_is_found(activation: str) -> None:
     """Tanh and ELU are left out: nearly linear about zero, they can look alike untrained."""
     model = _lenet(activation)
     ranked = _ranked(model, _round(model, "half"), None, {}, "half")
@@ -110,7 +119,7 @@ def test_what_the_user_says_is_not_measured_against_the_rest() -> None:
     pair = _round(model, "half")
     only = _ranked(model, pair, "lenet5", {"act": "elu"}, "imagenet")
     assert [(r.arguments, r.normalise) for r in only] == [({"act": "elu"}, "imagenet")]
-    assert math.isnan(only[0].cosine)  # a single reading is not measured
+    assert math.isnan(only[0].cosine)  # a single hypothesis is not measured
     some = _ranked(model, pair, "lenet5", {"act": "elu"}, AUTO)
     assert {r.arguments["act"] for r in some} == {"elu"}
     assert {r.normalise for r in some} == set(PRESETS)
@@ -120,15 +129,13 @@ def test_ranking_looks_at_every_class_but_not_at_every_image() -> None:
     """More images of the same kind change the figures little and the answer not at all."""
     model = _lenet("relu")
     pair, layer = _round(model, "half"), _head(model)
-    found = hypotheses(pair[0], None, {}, "half")
-    few, many = (
-        choose(found, pair, head_update(pair, layer), _auxiliary(n), _view(layer)) for n in (24, 40)
-    )
+    found = hypotheses(pair.before, None, {}, "half")
+    few, many = (choose(found, pair, pair.update, _auxiliary(n), _config(layer)) for n in (24, 40))
     assert few[0].arguments == many[0].arguments
     assert few[0].cosine == pytest.approx(many[0].cosine, abs=0.02)
     assert (
         many[0].cosine
-        == choose(found, pair, head_update(pair, layer), _first_of_each(25), _view(layer))[0].cosine
+        == choose(found, pair, pair.update, _first_of_each(25), _config(layer))[0].cosine
     )
 
 
@@ -161,10 +168,10 @@ def test_a_scaling_that_leaves_no_trace_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build_model(name, classes=CLASSES)
     pair, layer = _round(model, "half"), _head(model)
-    found = hypotheses(pair[0], name, {}, AUTO)
-    config = _view(layer, training=True)
+    found = hypotheses(pair.before, name, {}, AUTO)
+    config = _config(layer, training=True)
     with pytest.raises(InputError) as caught:
-        choose(found, pair, head_update(pair, layer), _auxiliary(), config)
+        choose(found, pair, pair.update, _auxiliary(), config)
     assert caught.value.code == "E224"
     shown = str(caught.value)
     assert all(f"{preset}:" in shown for preset in PRESETS)
@@ -174,13 +181,14 @@ def test_a_scaling_that_leaves_no_trace_is_refused(tmp_path: Path) -> None:
 def _with_ratios(
     monkeypatch: pytest.MonkeyPatch, ratios: dict[str, float]
 ) -> list[ModelHypothesis]:
-    def measured(reading: ModelHypothesis, *_: object) -> ModelHypothesis:
-        return replace(reading, cosine=0.99, norm_ratio=ratios[reading.normalise])
+    def measured(hypothesis: ModelHypothesis, *_: object) -> ModelHypothesis:
+        return replace(hypothesis, cosine=0.99, norm_ratio=ratios[hypothesis.normalise])
 
     monkeypatch.setattr("rlu_cli.evidence.model_selection._measured", measured)
-    pair = [_checkpoint(nn.Linear(2, 2), "g.pt")] * 2
+    one = _checkpoint(nn.Linear(2, 2), "g.pt")
+    pair = CheckpointPair(one, one, "")
     candidates = [ModelHypothesis("x", {}, name) for name in ratios]
-    return choose(candidates, pair, head_update(pair, ""), _auxiliary(), _view(""))
+    return choose(candidates, pair, pair.update, _auxiliary(), _config(""))
 
 
 def test_ratios_within_five_per_cent_are_refused_and_others_not(
@@ -218,11 +226,11 @@ def test_noise_images_tell_no_scaling_so_the_usual_one_is_taken() -> None:
     noise = noise_auxiliary(tuple(map(str, range(10))), channels=3, size=32, seed=0)
     model = _lenet("tanh")
     pair, layer = _round(model, "half"), _head(model)
-    update, config = head_update(pair, layer), _view(layer)
-    ranked = choose(hypotheses(pair[0], None, {}, AUTO), pair, update, noise, config)
+    update, config = pair.update, _config(layer)
+    ranked = choose(hypotheses(pair.before, None, {}, AUTO), pair, update, noise, config)
     assert {r.normalise for r in ranked} == {"half"}
-    told = choose(hypotheses(pair[0], None, {}, "none"), pair, update, noise, config)
-    assert {r.normalise for r in told} == {"none"}
+    given = choose(hypotheses(pair.before, None, {}, "none"), pair, update, noise, config)
+    assert {r.normalise for r in given} == {"none"}
 
 
 def test_the_fit_is_cosine_and_ratio_of_the_mean_embedding_over_both_ends() -> None:

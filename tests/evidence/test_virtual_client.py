@@ -29,7 +29,7 @@ from rlu_cli.simulator.plan import Plan
 from rlu_cli.types import Auxiliary, Checkpoint
 
 CPU = torch.device("cpu")
-VIEW = ForwardConfig("fc", PRESETS["half"], training=True, batch=8, device=CPU, seed=3)
+CONFIG = ForwardConfig("fc", PRESETS["half"], training=True, batch=8, device=CPU, seed=3)
 CLASSES = 10
 
 
@@ -70,7 +70,7 @@ def _digits(per_class: int = 3) -> Auxiliary:
 
 
 def _training(plan: Plan) -> LocalTraining:
-    """What `rlu attack` is told of a simulated client."""
+    """What `rlu attack` is given of a simulated client."""
     given = {"lr": plan.lr, "epochs": plan.epochs, "batch_size": plan.batch_size}
     defaults = {"scheme": "fedavg", "optimizer": "sgd", "lr_schedule": "constant"}
     return describe_local_training({**defaults, **given, **plan.local.settings()}.get)
@@ -100,11 +100,11 @@ def test_it_takes_the_steps_of_a_simulated_client(name: str) -> None:
     plan = Plan(lr=0.05, epochs=4, batch_size=8, local=LOCALS[name])
     model, seed = _with_batch_norm(), (0, 4)
     checkpoint = _checkpoint(model)
-    given = {"classes": CLASSES, "normalise": PRESETS["half"], "seed": seed}
+    given: dict[str, Any] = {"classes": CLASSES, "normalise": PRESETS["half"], "seed": seed}
     sent = train_client(model, images, labels, plan, **given).state
     batches = draw_batches(len(labels), plan.steps, np.random.default_rng(seed))
     auxiliary = _auxiliary(images, labels)
-    ours = train_virtual(model, checkpoint, auxiliary, batches, _training(plan), VIEW)
+    ours = train_virtual(model, checkpoint, auxiliary, batches, _training(plan), CONFIG)
     assert not torch.equal(sent["fc.bias"], checkpoint.state["fc.bias"])
     _same(ours, sent)
 
@@ -116,7 +116,7 @@ def test_model_and_checkpoint_are_left_as_they_were(optimizer: str) -> None:
     before = {name: value.clone() for name, value in checkpoint.state.items()}
     hooks = [len(module._forward_hooks) for module in model.modules()]
     training = _training(Plan(epochs=2, local=Local(optimizer=optimizer)))
-    end = train_virtual(model, checkpoint, auxiliary, [np.arange(9)] * 2, training, VIEW)
+    end = train_virtual(model, checkpoint, auxiliary, [np.arange(9)] * 2, training, CONFIG)
     assert not torch.equal(end["1.running_mean"], before["1.running_mean"])
     _same(dict(checkpoint.state), before)
     _same(copy_state(model), before)
@@ -126,7 +126,7 @@ def test_model_and_checkpoint_are_left_as_they_were(optimizer: str) -> None:
 
 def test_without_training_mode_no_statistics_move() -> None:
     model = _with_batch_norm()
-    checkpoint, config = _checkpoint(model), replace(VIEW, training=False)
+    checkpoint, config = _checkpoint(model), replace(CONFIG, training=False)
     training = _training(Plan(epochs=2))
     end = train_virtual(model, checkpoint, _digits(), [np.arange(9)] * 2, training, config)
     for name in ("1.running_mean", "1.running_var", "1.num_batches_tracked"):
@@ -134,7 +134,7 @@ def test_without_training_mode_no_statistics_move() -> None:
     assert not torch.equal(end["1.weight"], checkpoint.state["1.weight"])
 
 
-def _updates(model: nn.Module, config: ForwardConfig = VIEW, plan: Plan | None = None) -> Tensor:
+def _updates(model: nn.Module, config: ForwardConfig = CONFIG, plan: Plan | None = None) -> Tensor:
     """(N, N) bias updates of the virtual clients."""
     training = _training(plan or Plan(epochs=3, batch_size=2))
     heads = class_updates(model, _checkpoint(model), _digits(), training, config)
@@ -148,7 +148,7 @@ def test_the_seed_alone_decides(more: tuple[nn.Module, ...]) -> None:
     first = _updates(model)
     torch.manual_seed(2)
     assert torch.equal(_updates(model), first)
-    assert not torch.equal(_updates(model, replace(VIEW, seed=4)), first)
+    assert not torch.equal(_updates(model, replace(CONFIG, seed=4)), first)
 
 
 @pytest.mark.parametrize("name", LOCALS)
@@ -174,17 +174,17 @@ class _Watched(nn.Module):
         return self.fc(images.flatten(1))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_each_client_sees_its_class_alone_and_all_of_it(told: bool) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_each_client_sees_its_class_alone_and_all_of_it(known: bool) -> None:
     """Image i has the pixels i; three a class, batches of five, four steps: 20 = 6·3 + 2."""
     labels = np.repeat(np.arange(CLASSES), 3)
     pixels = np.broadcast_to(np.arange(30, dtype=np.uint8)[:, None, None, None], (30, 2, 2, 3))
     model = _Watched().double()
     training = _training(Plan(epochs=4, batch_size=5, lr=1e-3))
-    if not told:
+    if not known:
         plan = replace(training.plan, batch_sizes=None)
         training = replace(training, plan=plan)
-    config = replace(VIEW, normalise=PRESETS["none"], batch=5)
+    config = replace(CONFIG, normalise=PRESETS["none"], batch=5)
     said: list[str] = []
     auxiliary = _auxiliary(np.ascontiguousarray(pixels), labels)
     class_updates(model, _checkpoint(model), auxiliary, training, config, progress=said.append)
@@ -218,10 +218,10 @@ def test_a_client_is_the_mixture_of_its_classes(counts: Sequence[int], local: Lo
     checkpoint = _checkpoint(model)
     plan = Plan(lr=1e-5, epochs=3, batch_size=sum(counts), local=local)
     training, batch = _training(plan), np.arange(CLASSES).repeat(counts) * 2
-    end = train_virtual(model, checkpoint, auxiliary, [batch] * 3, training, VIEW)
+    end = train_virtual(model, checkpoint, auxiliary, [batch] * 3, training, CONFIG)
     origin = checkpoint.state["fc.bias"]
     offset = origin * float(offset_weights(training.recursion)[-1, 0])
-    heads = class_updates(model, checkpoint, auxiliary, training, VIEW)
+    heads = class_updates(model, checkpoint, auxiliary, training, CONFIG)
     columns = torch.stack([head.bias for head in heads if head.bias is not None]).T
     found = mixture(columns, end["fc.bias"] - origin + offset).shares * sum(counts)
     assert found.round().int().tolist() == counts
@@ -230,7 +230,7 @@ def test_a_client_is_the_mixture_of_its_classes(counts: Sequence[int], local: Lo
 def test_a_head_without_bias_stays_without() -> None:
     model = _linear(bias=False)
     training = _training(Plan(epochs=1))
-    heads = class_updates(model, _checkpoint(model), _digits(), training, VIEW)
+    heads = class_updates(model, _checkpoint(model), _digits(), training, CONFIG)
     assert len(heads) == CLASSES
     assert all(head.bias is None and head.weight.any() for head in heads)
 
@@ -239,7 +239,7 @@ def test_divergence_is_an_error_that_names_the_virtual_client() -> None:
     model = _with_batch_norm()
     plan = Plan(lr=1e200, epochs=5, local=Local(momentum=0.9))
     with pytest.raises(InputError, match="virtual client") as error:
-        class_updates(model, _checkpoint(model), _digits(), _training(plan), VIEW)
+        class_updates(model, _checkpoint(model), _digits(), _training(plan), CONFIG)
     assert error.value.code == "E207"
 
 
@@ -247,7 +247,7 @@ def test_the_last_step_may_diverge_too() -> None:
     model = _linear()
     training = _training(Plan(lr=1e308, epochs=1, local=Local(momentum=0.9, weight_decay=1e10)))
     with pytest.raises(InputError) as error:
-        train_virtual(model, _checkpoint(model), _digits(), [np.arange(9)], training, VIEW)
+        train_virtual(model, _checkpoint(model), _digits(), [np.arange(9)], training, CONFIG)
     assert error.value.code == "E207"
 
 
@@ -290,8 +290,8 @@ def _rounds(auxiliary: Auxiliary, plan: Plan, clients: int) -> list[list[NDArray
     return [draw_batches(count, plan.steps, np.random.default_rng(c)) for c in range(clients)]
 
 
-def _views(clients: int, **given: Any) -> list[ForwardConfig]:
-    return [replace(VIEW, seed=VIEW.seed + number, **given) for number in range(clients)]
+def _configs(clients: int, **given: Any) -> list[ForwardConfig]:
+    return [replace(CONFIG, seed=CONFIG.seed + number, **given) for number in range(clients)]
 
 
 @pytest.mark.parametrize("name", LOCALS)
@@ -299,7 +299,7 @@ def test_clients_trained_together_end_where_each_alone_does(name: str) -> None:
     plan = Plan(lr=0.05, epochs=4, batch_size=8, local=LOCALS[name])
     model, auxiliary = _with_batch_norm(nn.Dropout2d(0.2), nn.Dropout(0.5)), _digits()
     checkpoint, training = _checkpoint(model), _training(plan)
-    rounds, configs = _rounds(auxiliary, plan, 3), _views(3)
+    rounds, configs = _rounds(auxiliary, plan, 3), _configs(3)
     ends = train_together(model, checkpoint, auxiliary, rounds, training, configs)
     assert ends is not None
     for batches, config, end in zip(rounds, configs, ends, strict=True):
@@ -324,7 +324,8 @@ class _Odd(nn.Module):
             x = x * 0
         if self.way == "random":
             x = nn.functional.dropout(x, 0.5, self.training)
-        return self.fc(x.flatten(1))
+        out: Tensor = self.fc(x.flatten(1))
+        return out
 
 
 @pytest.mark.parametrize("way", ["counter", "decides", "random"])
@@ -332,32 +333,32 @@ def test_a_model_that_cannot_train_several_at_once_trains_one_by_one(way: str) -
     model, auxiliary, plan = _Odd(way).double(), _digits(), Plan(epochs=2, batch_size=8)
     checkpoint, training = _checkpoint(model), _training(plan)
     rounds = _rounds(auxiliary, plan, 2)
-    told = model, checkpoint, auxiliary, rounds, training
-    assert train_together(*told, _views(2)) is None
+    given = model, checkpoint, auxiliary, rounds, training
+    assert train_together(*given, _configs(2)) is None
     _same(copy_state(model), dict(checkpoint.state))
-    for end, batches, config in zip(train_each(*told, VIEW), rounds, _views(2), strict=True):
+    for end, batches, config in zip(train_each(*given, CONFIG), rounds, _configs(2), strict=True):
         _same(end, train_virtual(model, checkpoint, auxiliary, batches, training, config))
 
 
 def test_frozen_weights_stay_and_tied_ones_train_one_by_one() -> None:
     model, auxiliary, plan = _with_batch_norm(), _digits(), Plan(epochs=2, batch_size=8)
-    model.get_submodule("0").weight.requires_grad_(False)
-    told = auxiliary, _rounds(auxiliary, plan, 2), _training(plan), _views(2)
-    ends = train_together(model, _checkpoint(model), *told)
+    model.get_parameter("0.weight").requires_grad_(False)
+    given = auxiliary, _rounds(auxiliary, plan, 2), _training(plan), _configs(2)
+    ends = train_together(model, _checkpoint(model), *given)
     assert ends is not None
-    assert torch.equal(ends[1]["0.weight"], model.get_submodule("0").weight)
+    assert torch.equal(ends[1]["0.weight"], model.get_parameter("0.weight"))
     assert not torch.equal(ends[1]["fc.weight"], ends[0]["fc.weight"])
     model.get_submodule("1").bias = model.get_submodule("0").bias
-    assert train_together(model, _checkpoint(model), *told) is None
+    assert train_together(model, _checkpoint(model), *given) is None
 
 
 def test_training_together_that_diverges_is_refused_as_it_is_alone() -> None:
     model, auxiliary = _with_batch_norm(), _digits()
     plan = Plan(lr=1e200, epochs=5, batch_size=8, local=Local(momentum=0.9))
-    told = model, _checkpoint(model), auxiliary, _rounds(auxiliary, plan, 2), _training(plan)
-    assert train_together(*told, _views(2)) is None
+    given = model, _checkpoint(model), auxiliary, _rounds(auxiliary, plan, 2), _training(plan)
+    assert train_together(*given, _configs(2)) is None
     with pytest.raises(InputError, match="diverged"):
-        list(train_each(*told, VIEW))
+        list(train_each(*given, CONFIG))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -365,8 +366,8 @@ def test_cuda_trains_more_than_fit_at_once_to_the_same_ends() -> None:
     model, auxiliary = _with_batch_norm(nn.Dropout(0.5)), _digits()
     plan = Plan(lr=0.05, epochs=4, batch_size=8, local=Local(clip=0.1))
     checkpoint, training = _checkpoint(model), _training(plan)
-    told = model, checkpoint, auxiliary, _rounds(auxiliary, plan, 18), training
-    here = list(train_each(*told, VIEW))
-    there = train_each(*told, replace(VIEW, device=torch.device("cuda")))
+    given = model, checkpoint, auxiliary, _rounds(auxiliary, plan, 18), training
+    here = list(train_each(*given, CONFIG))
+    there = train_each(*given, replace(CONFIG, device=torch.device("cuda")))
     for one, other in zip(here, there, strict=True):
         _same(one, other, atol=1e-8)

@@ -1,4 +1,4 @@
-"""Ensembles of virtual clients: which images they use, and that their labels are what is said."""
+"""Populations of virtual clients: which images they use, and that their labels are what is said."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlu_cli.checkpoints import CheckpointPair
 from rlu_cli.errors import InputError
 from rlu_cli.evidence.forward import ForwardConfig
 from rlu_cli.evidence.virtual_population import (
@@ -33,7 +34,7 @@ from rlu_cli.simulator.digits import draw_digits
 from rlu_cli.types import Auxiliary, Checkpoint, VirtualPopulation
 
 CPU = torch.device("cpu")
-VIEW = ForwardConfig("fc", PRESETS["none"], training=True, batch=5, device=CPU, seed=3)
+CONFIG = ForwardConfig("fc", PRESETS["none"], training=True, batch=5, device=CPU, seed=3)
 CLASSES = 4
 
 
@@ -159,7 +160,7 @@ def _train(
     auxiliary: Auxiliary,
     training: LocalTraining,
     *,
-    config: ForwardConfig = VIEW,
+    config: ForwardConfig = CONFIG,
     likeness: Tensor | None = None,
 ) -> tuple[list[VirtualClient], list[list[list[int]]]]:
     """The clients, and the numbers of the images in the batches of each."""
@@ -174,7 +175,7 @@ def _train(
 
 
 @pytest.mark.parametrize(
-    "told",
+    "given",
     [
         {"epochs": 4, "batch_size": 5},
         {"epochs": 4},
@@ -185,11 +186,11 @@ def _train(
     ],
     ids=str,
 )
-def test_counts_are_those_of_the_images_used(told: dict[str, Any]) -> None:
-    auxiliary, training = _numbered(6, 3, 9, 4), _training(**told)
+def test_counts_are_those_of_the_images_used(given: dict[str, Any]) -> None:
+    auxiliary, training = _numbered(6, 3, 9, 4), _training(**given)
     shares = draw_shares(CLASSES, 0.5, 5, 1)
     clients, batches = _train(shares, auxiliary, training)
-    sizes = training.plan.batch_sizes or (VIEW.batch,) * training.plan.steps
+    sizes = training.plan.batch_sizes or (CONFIG.batch,) * training.plan.steps
     assert len(clients) == 5
     for row, client, shown in zip(shares, clients, batches, strict=True):
         assert tuple(map(len, shown)) == sizes
@@ -248,7 +249,7 @@ def test_the_seed_alone_decides() -> None:
     again, same = _train(shares, auxiliary, training)
     assert same == batches
     assert all(_same(a, b) for a, b in zip(first, again, strict=True))
-    other, different = _train(shares, auxiliary, training, config=replace(VIEW, seed=4))
+    other, different = _train(shares, auxiliary, training, config=replace(CONFIG, seed=4))
     assert different != batches
     assert not _same(other[0], first[0])
 
@@ -314,10 +315,10 @@ def _compared(
     """A client with labels TRUTH on images of its own, beside `count` virtual ones."""
     net, training = _digits_net(batch_norm), _training(**ADAM)
     start = _checkpoint(copy_state(net))
-    own, shown = _of(*draw_digits(60, seed=2)), replace(VIEW, normalise=PRESETS["half"])
+    own, shown = _of(*draw_digits(60, seed=2)), replace(CONFIG, normalise=PRESETS["half"])
     (client,) = train_clients(net, start, own, training, shown, TRUTH[None])
     said: list[str] = []
-    pair = (start, client.checkpoint)
+    pair = CheckpointPair(start, client.checkpoint, shown.layer)
     found = compare(net, pair, auxiliary, training, config or shown, count, progress=said.append)
     return found, said
 
@@ -346,17 +347,17 @@ def test_too_few_to_tell_a_slope_from_are_made_six(digits: Auxiliary, count: int
 def test_later_virtual_clients_lie_nearer_and_the_first_hardly_count(digits: Auxiliary) -> None:
     found, _ = _compared(digits, 40)
     parts = [10, 15, 15]
-    apart = [float((part - TRUTH).abs().sum(1).mean()) for part in found.shares.split(parts)]
+    apart = [float((part - TRUTH).abs().sum(1).mean()) for part in torch.split(found.shares, parts)]
     assert apart[0] > apart[1] > apart[2]
-    weights = [part.unique().tolist() for part in found.closeness.split(parts)]
+    weights = [torch.unique(part).tolist() for part in torch.split(found.closeness, parts)]
     assert [len(one) for one in weights] == [1, 1, 1]
     assert weights[0][0] < 0.1 * weights[1][0]
     assert weights[1] == weights[2]
     answer = emulate(found.shares, found.rows, found.observed, found.closeness)
-    assert float((answer.shares - TRUTH).abs().sum()) / 2 < 0.4  # an even guess: 0.6
+    assert float((answer.shares - TRUTH).abs().sum()) / 2 < 0.4  # a uniform guess: 0.6
 
 
-def test_the_same_seed_gives_the_same_ensemble(digits: Auxiliary) -> None:
+def test_the_same_seed_gives_the_same_population(digits: Auxiliary) -> None:
     (one, _), (again, _) = _compared(digits, 8), _compared(digits, 8)
     assert torch.equal(one.rows, again.rows)
     assert torch.equal(one.shares, again.shares)
@@ -364,10 +365,15 @@ def test_the_same_seed_gives_the_same_ensemble(digits: Auxiliary) -> None:
 
 def test_figures_that_virtual_clients_do_not_hand_in_are_left_out(digits: Auxiliary) -> None:
     """In evaluation mode their BatchNorm buffers do not move, though the client's did."""
-    still = replace(VIEW, normalise=PRESETS["half"], training=False)
+    still = replace(CONFIG, normalise=PRESETS["half"], training=False)
     found, _ = _compared(digits, 6, config=still)
     assert found.rows.shape == (6, 20)
     assert found.observed.shape == (20,)
+
+
+def _handed_in(net: nn.Module, before: dict[str, Tensor], after: dict[str, Tensor]) -> Tensor:
+    pair = CheckpointPair(_checkpoint(before), _checkpoint(after), "fc")
+    return torch.cat(list(handed_in(net, pair).values()))
 
 
 def test_what_is_handed_in(digits: Auxiliary) -> None:
@@ -380,11 +386,11 @@ def test_what_is_handed_in(digits: Auxiliary) -> None:
     moved["norm.running_mean"] += 0.19 * torch.arange(6).double()
     moved["norm.running_var"] += 0.01
     moved["norm.num_batches_tracked"] += 2
-    found = torch.cat(list(handed_in(net, (_checkpoint(state), _checkpoint(moved)), "fc").values()))
+    found = _handed_in(net, state, moved)
     expected = torch.cat([294 * torch.arange(10), torch.full((10,), 0.5), torch.arange(6)])
     torch.testing.assert_close(found[:26], expected.double())
     # Of the variances 0.81 of 1 is left, and 1.01 is there.
     torch.testing.assert_close(found[26:], torch.full((6,), 0.2 / 0.19).double())
     frozen = {**moved, "fc.bias": state["fc.bias"]}
-    less = torch.cat(list(handed_in(net, (_checkpoint(state), _checkpoint(frozen)), "fc").values()))
+    less = _handed_in(net, state, frozen)
     torch.testing.assert_close(less, torch.cat([found[:10], found[20:]]))

@@ -81,8 +81,8 @@ def test_parts_are_only_a_matter_of_memory(
     parts = training_logits(simulation)
     assert len(parts.values) == len(whole.values)
     for label in range(10):
-        both = (part.values[part.labels == label] for part in (whole, parts))
-        assert torch.allclose(*map(_in_order, both), atol=1e-5)
+        one, other = (_in_order(part.values[part.labels == label]) for part in (whole, parts))
+        assert torch.allclose(one, other, atol=1e-5)
 
 
 class _Modes(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ HELD = {
 }
 
 
-def _lab(out: Path, data: Path | None = None, scale: str = "smoke", **more: str) -> Lab:
+def _lab(out: Path, data: Path | None = None, scale: str = "smoke", **more: Any) -> Lab:
     return Lab(data, out, SCALES[scale], torch.device("cpu"), "rlu reproduce", **more)
 
 

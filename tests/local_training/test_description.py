@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 
 from rlu_cli.errors import UsageError
-from rlu_cli.local_training.description import describe_local_training, refuse_nonlinear
+from rlu_cli.local_training.description import (
+    LocalTraining,
+    describe_local_training,
+    refuse_nonlinear,
+)
 
 DEFAULTS: dict[str, Any] = {
     "scheme": "fedavg",
@@ -19,13 +23,13 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def _describe(**given: Any):
+def _describe(**given: Any) -> LocalTraining:
     return describe_local_training({**DEFAULTS, **given}.get)
 
 
-def test_settings_reach_the_recursion():
-    told = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01, "label_smoothing": 0.1}
-    training = _describe(scheme="fedprox", **told, **{"lambda": 0.5}, lr_schedule="step:2:0.5")
+def test_settings_reach_the_recursion() -> None:
+    given = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01, "label_smoothing": 0.1}
+    training = _describe(scheme="fedprox", **given, **{"lambda": 0.5}, lr_schedule="step:2:0.5")
     recursion = training.recursion
     assert recursion.lr == (0.1, 0.1, 0.05, 0.05)
     assert (recursion.momentum, recursion.nesterov, recursion.decay) == (0.9, True, 0.01)
@@ -36,7 +40,7 @@ def test_settings_reach_the_recursion():
 @pytest.mark.parametrize(
     "given", [{"optimizer": "adam"}, {"optimizer": "adamw"}, {"clip": 1.0}], ids=str
 )
-def test_clients_that_are_not_linear_are_refused_with_a_reason(given):
+def test_clients_that_are_not_linear_are_refused_with_a_reason(given: dict[str, Any]) -> None:
     training = _describe(**given, weight_decay=0.1)
     assert training.recursion == _describe(weight_decay=0.1).recursion
     with pytest.raises(UsageError) as error:
@@ -48,21 +52,22 @@ def test_clients_that_are_not_linear_are_refused_with_a_reason(given):
     assert "--method ramakrishna-dan-virtual" in error.value.hint
 
 
-def test_both_reasons_are_named():
+def test_both_reasons_are_named() -> None:
     reasons = _describe(optimizer="adam", clip=1.0).nonlinear
+    assert reasons is not None
     assert "Adam" in reasons
     assert "clipping" in reasons
 
 
 @pytest.mark.parametrize("given", [{}, {"clip": 0.0}, {"momentum": 0.9}], ids=str)
-def test_clients_that_take_sgd_steps_are_linear(given):
+def test_clients_that_take_sgd_steps_are_linear(given: dict[str, Any]) -> None:
     training = _describe(**given)
     assert training.nonlinear is None
     assert training.clip is None
     refuse_nonlinear(training)
 
 
-def test_settings_of_the_optimiser_are_kept():
+def test_settings_of_the_optimiser_are_kept() -> None:
     training = _describe(optimizer="adamw", betas=(0.8, 0.95), clip=2.0, weight_decay=0.1)
     assert (training.optimizer, training.betas, training.clip) == ("adamw", (0.8, 0.95), 2.0)
     assert training.recursion.decay == 0.1
@@ -80,7 +85,7 @@ def test_settings_of_the_optimiser_are_kept():
     ],
     ids=str,
 )
-def test_settings_that_contradict_each_other(given):
+def test_settings_that_contradict_each_other(given: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as error:
         _describe(**given)
     assert error.value.code == "E106"
@@ -97,13 +102,13 @@ def test_settings_that_contradict_each_other(given):
         (512, True, (64,) * 8),
     ],
 )
-def test_full_passes(samples, drop_last, sizes):
+def test_full_passes(samples: int, drop_last: bool, sizes: tuple[int, ...]) -> None:
     plan = _describe(epochs=3, batch_size=64, samples=samples, drop_last=drop_last).plan
     assert plan.batch_sizes == sizes * 3
     assert plan.passes == 3
     assert plan.whole == (sum(sizes) == samples)
 
 
-def test_dropping_the_only_batch_leaves_nothing():
+def test_dropping_the_only_batch_leaves_nothing() -> None:
     with pytest.raises(UsageError, match="fill no batch"):
         _describe(samples=10, batch_size=64, drop_last=True)

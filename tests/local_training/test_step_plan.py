@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlu_cli.errors import UsageError
 from rlu_cli.local_training.step_plan import plan_steps
-from rlu_cli.settings import MAX_STEPS
+from rlu_cli.settings.client import MAX_STEPS
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
@@ -91,7 +93,7 @@ def test_samples_and_steps_per_epoch_must_agree() -> None:
 @pytest.mark.parametrize(
     "plan", [{"epochs": MAX_STEPS + 1}, {"epochs": 2, "steps_per_epoch": MAX_STEPS}]
 )
-def test_more_steps_than_can_be_simulated_are_refused(plan: dict[str, int]) -> None:
+def test_more_steps_than_can_be_simulated_are_refused(plan: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="more than") as caught:
         plan_steps(**plan)
     assert caught.value.code == "E101"

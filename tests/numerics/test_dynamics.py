@@ -76,16 +76,16 @@ def _replayed(
 @given(
     steps=st.integers(1, 6),
     rate=st.floats(0.0, 3.0),
-    drifting=st.booleans(),
+    pushed=st.booleans(),
     smoothing=st.sampled_from([0.0, 0.1]),
     seed=st.integers(0, 10**6),
 )
 @settings(deadline=None, max_examples=40)
 def test_the_shift_is_that_of_the_round_replayed_sample_by_sample(
-    steps: int, rate: float, drifting: bool, smoothing: float, seed: int
+    steps: int, rate: float, pushed: bool, smoothing: float, seed: int
 ) -> None:
     weights, mix, draws = _triangle(steps, seed), _mix(seed), _draws()
-    offset = _random(steps + 1, CLASSES, seed=seed + 1) if drifting else None
+    offset = _random(steps + 1, CLASSES, seed=seed + 1) if pushed else None
     expected = _replayed(draws, mix, weights, rate, offset, smoothing)
     found = simulated_shift(draws, mix, weights, rate, offset, smoothing)
     assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
@@ -97,7 +97,7 @@ def test_one_step_of_plain_sgd_is_the_difference_between_labels_and_confidence()
     assert torch.allclose(found, 0.5 * (mix - mix @ draws.confidence()), atol=1e-12)
 
 
-def test_without_a_learning_rate_nothing_moves_but_the_drift() -> None:
+def test_without_a_learning_rate_nothing_moves_but_the_offset() -> None:
     weights, offset = _triangle(4, 0), _random(5, CLASSES, seed=2)
     assert not simulated_shift(_draws(), _mix(0), weights, 0.0).any()
     assert torch.equal(simulated_shift(_draws(), _mix(0), weights, 0.0, offset), -offset[-1])
@@ -147,7 +147,7 @@ def test_a_logit_gains_what_its_weights_and_its_bias_give() -> None:
     assert logit_gain(embedding, biased=False) == pytest.approx(own)
 
 
-def test_drift_shifts_are_what_the_drift_adds_to_a_logit() -> None:
+def test_offset_shifts_are_what_the_offset_adds_to_a_logit() -> None:
     heads = [Head(_random(CLASSES, WIDTH, seed=s), _random(CLASSES, seed=s + 9)) for s in range(2)]
     embedding = _random(WIDTH, seed=30)
     offset = GradientFreeOffset(_random(4, 2, seed=31), tuple(heads))

@@ -83,11 +83,11 @@ def test_the_covariance_is_that_of_many_clients(clients: int, rows: int) -> None
     """Also with more rows than clients."""
     found = [_world(clients, rows, 0.1, seed).answer() for seed in range(200)]
     errors = torch.stack([f.shares - TRUTH for f in found])
-    told = torch.stack([f.covariance for f in found]).mean(0)
-    ratio = float(errors.square().mean(0).sum() / told.diagonal().sum())
+    claimed = torch.stack([f.covariance for f in found]).mean(0)
+    ratio = float(errors.square().mean(0).sum() / claimed.diagonal().sum())
     assert 0.6 < ratio < 1.6
-    torch.testing.assert_close(told.sum(1), torch.zeros_like(TRUTH), rtol=0, atol=1e-9)
-    assert float(torch.linalg.eigvalsh(told).min()) > -1e-12
+    torch.testing.assert_close(claimed.sum(1), torch.zeros_like(TRUTH), rtol=0, atol=1e-9)
+    assert float(torch.linalg.eigvalsh(claimed).min()) > -1e-12
     # Not biased towards the mean virtual client either.
     assert float((errors.mean(0) / (errors.std(0) / len(errors) ** 0.5)).abs().max()) < 4
 

@@ -1,4 +1,4 @@
-"""Shares from several witnesses: clients whose figures are Gaussian, so that the noise is known."""
+"""Shares from several measurements of Gaussian figures, so that the noise is known."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAMPLING = Sampling(BATCH, STEPS * BATCH)
 
 @dataclass(frozen=True)
 class Drawn:
-    """A witness to be drawn: means (N, D) of its figures, within-class mixing (D, D), weights."""
+    """One to be drawn: means (N, D) of its figures, within-class mixing (D, D), weights."""
 
     means: Tensor
     inside: Tensor
@@ -46,19 +46,19 @@ UNEVEN = _kind(8, 0.7, 10, weights=LATE)
 
 
 def _figures(kinds: tuple[Drawn, ...], labels: Tensor, seed: int) -> list[Tensor]:
-    """One draw of every image: the witnesses see the same images, and share part of the noise."""
-    shared_covariance = _normal(len(labels), max(k.means.shape[1] for k in kinds), seed=seed)
+    """One draw of every image: measurements see the same images, and share part of the noise."""
+    shared = _normal(len(labels), max(k.means.shape[1] for k in kinds), seed=seed)
     found = []
     for index, kind in enumerate(kinds):
         own = _normal(len(labels), kind.means.shape[1], seed=seed + 1 + index)
-        drawn = 0.8 * own + 0.6 * shared_covariance[:, : kind.means.shape[1]]
+        drawn = 0.8 * own + 0.6 * shared[:, : kind.means.shape[1]]
         found.append(kind.means[labels] + drawn @ kind.inside)
     return found
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A client and a server: witnesses, labels of the server's images, the client's own shares."""
+    """A client and a server: measurements, labels of the images, the client's own shares."""
 
     measurements: tuple[Measurement, ...]
     labels: Tensor
@@ -118,7 +118,7 @@ def test_figures_without_noise_give_the_shares_exactly() -> None:
     draw = _draw((SHARP, BLURRED), 1)
     sizes = torch.nn.functional.one_hot(draw.labels).double()
     exact = [
-        replace(w, observed=TRUTH @ (sizes.T @ w.figures / sizes.sum(0)[:, None]))
+        replace(w, observed=TRUTH @ (sizes.T @ w.per_image_values / sizes.sum(0)[:, None]))
         for w in draw.measurements
     ]
     found = _fuse(draw, *exact)
@@ -130,16 +130,16 @@ def _even(labels: Tensor) -> Tensor:
     return 1 / torch.bincount(labels).double()[labels]
 
 
-@pytest.mark.parametrize("free", [False, True])
-def test_even_weights_are_none_at_all(free: bool) -> None:
+@pytest.mark.parametrize("unknown_scale", [False, True])
+def test_even_weights_are_none_at_all(unknown_scale: bool) -> None:
     draw = _draws("both")[7]
-    seen = [replace(measurement, free=free) for measurement in draw.measurements]
+    seen = [replace(measurement, unknown_scale=unknown_scale) for measurement in draw.measurements]
     plain = fuse(seen, draw.labels, TRUTH, SAMPLING)
-    told = fuse(seen, draw.labels, TRUTH, SAMPLING, _even(draw.labels))
-    torch.testing.assert_close(told.shares, plain.shares, rtol=0, atol=1e-9)
-    torch.testing.assert_close(told.covariance, plain.covariance)
-    torch.testing.assert_close(told.shared_covariance, plain.shared_covariance)
-    assert told.minus_two_log_likelihood == pytest.approx(plain.minus_two_log_likelihood)
+    weighted = fuse(seen, draw.labels, TRUTH, SAMPLING, _even(draw.labels))
+    torch.testing.assert_close(weighted.shares, plain.shares, rtol=0, atol=1e-9)
+    torch.testing.assert_close(weighted.covariance, plain.covariance)
+    torch.testing.assert_close(weighted.shared_covariance, plain.shared_covariance)
+    assert weighted.minus_two_log_likelihood == pytest.approx(plain.minus_two_log_likelihood)
 
 
 def test_an_image_of_weight_two_is_there_twice() -> None:
@@ -153,7 +153,7 @@ def test_an_image_of_weight_two_is_there_twice() -> None:
     weights[60:] /= 60
     rows = torch.cat([torch.arange(240), twice])
     sampling = Sampling(BATCH / 100, STEPS * BATCH / 100)
-    seen = [replace(w, figures=w.figures[rows]) for w in draw.measurements]
+    seen = [replace(w, per_image_values=w.per_image_values[rows]) for w in draw.measurements]
     weighted = fuse(draw.measurements, draw.labels, TRUTH, sampling, weights)
     repeated = fuse(seen, draw.labels[rows], TRUTH, sampling)
     plain = fuse(draw.measurements, draw.labels, TRUTH, sampling)
@@ -162,11 +162,11 @@ def test_an_image_of_weight_two_is_there_twice() -> None:
     assert float(weighted.shared_covariance.trace()) > float(repeated.shared_covariance.trace())
 
 
-def test_the_surprise_tells_the_right_figures_from_wrong_ones() -> None:
+def test_the_likelihood_tells_the_right_figures_from_wrong_ones() -> None:
     """Figures that are all too large, for many clients."""
     differences = []
     for draw in _draws("both")[:60]:
-        wrong = [replace(w, figures=1.3 * w.figures) for w in draw.measurements]
+        wrong = [replace(w, per_image_values=1.3 * w.per_image_values) for w in draw.measurements]
         differences.append(
             _fuse(draw, *wrong).minus_two_log_likelihood - _fuse(draw).minus_two_log_likelihood
         )
@@ -174,7 +174,7 @@ def test_the_surprise_tells_the_right_figures_from_wrong_ones() -> None:
     assert sum(differences) / 60 > 5
 
 
-def test_the_surprise_of_noise_that_is_overstated_is_larger() -> None:
+def test_the_likelihood_of_noise_that_is_overstated_is_lower() -> None:
     """The log-determinant: else the widest noise would always be the likeliest."""
     draw = _draws("both")[9]
     few = fuse(draw.measurements, draw.labels, TRUTH, Sampling(BATCH / 100, STEPS * BATCH / 100))
@@ -182,8 +182,8 @@ def test_the_surprise_of_noise_that_is_overstated_is_larger() -> None:
     assert few.minus_two_log_likelihood > _fuse(draw).minus_two_log_likelihood + 10
 
 
-def test_widening_a_witness_is_no_way_to_a_lower_surprise() -> None:
-    """It is told under the noise as counted, and the shares are then no longer the likeliest."""
+def test_widening_a_measurement_is_no_way_to_a_higher_likelihood() -> None:
+    """It is taken under the noise as counted, and the shares are then no longer the likeliest."""
     draw = _draws("both")[9]
     first, second = draw.measurements
     wide = _fuse(draw, first, replace(second, scale=20.0))
@@ -191,13 +191,13 @@ def test_widening_a_witness_is_no_way_to_a_lower_surprise() -> None:
 
 
 def _error(draws: tuple[Draw, ...], chosen: slice) -> float:
-    """Mean absolute error of the shares from some of the witnesses."""
+    """Mean absolute error of the shares from some of the measurements."""
     errors = [(_fuse(d, *d.measurements[chosen]).shares - d.shares).abs().sum() for d in draws]
     return float(torch.stack(errors).mean())
 
 
 @pytest.mark.parametrize("kinds", ["both", "uneven"])
-def test_two_witnesses_are_no_worse_than_the_better_alone(kinds: str) -> None:
+def test_two_measurements_are_no_worse_than_the_better_alone(kinds: str) -> None:
     draws = _draws(kinds)
     together = _error(draws, slice(0, 2))
     alone = [_error(draws, slice(i, i + 1)) for i in range(2)]
@@ -213,24 +213,26 @@ def test_the_covariance_is_that_of_many_clients(kinds: str) -> None:
     errors = torch.stack([f.shares - d.shares for f, d in zip(found, draws, strict=True)])
     if kinds != "blurred":  # there the bounds of the simplex cut errors off
         assert (torch.stack([f.shares for f in found]) > 0).double().mean() > 0.97
-    told = torch.stack([f.covariance for f in found]).mean(0)
+    claimed = torch.stack([f.covariance for f in found]).mean(0)
     measured = errors.T @ errors / len(errors)
-    ratio = float(measured.diagonal().sum() / told.diagonal().sum())
+    ratio = float(measured.diagonal().sum() / claimed.diagonal().sum())
     assert 0.4 < ratio < 1.1 if kinds == "blurred" else 0.8 < ratio < 1.25
-    torch.testing.assert_close(told.sum(1), torch.zeros_like(told[0]), rtol=0, atol=1e-9)
-    assert float(torch.linalg.eigvalsh(told).min()) > -1e-12
+    torch.testing.assert_close(claimed.sum(1), torch.zeros_like(claimed[0]), rtol=0, atol=1e-9)
+    assert float(torch.linalg.eigvalsh(claimed).min()) > -1e-12
 
 
-@pytest.mark.parametrize("free", [False, True])
-def test_unbounded_shares_are_the_same_inside_and_right_on_average_at_the_bound(free: bool) -> None:
+@pytest.mark.parametrize("unknown_scale", [False, True])
+def test_unconstrained_shares_are_the_same_inside_and_right_on_average_at_the_bound(
+    unknown_scale: bool,
+) -> None:
     inside = _draws("both")[0]
-    found = _fuse(inside, *(replace(w, free=free) for w in inside.measurements))
+    found = _fuse(inside, *(replace(w, unknown_scale=unknown_scale) for w in inside.measurements))
     torch.testing.assert_close(found.unconstrained, found.shares, rtol=0, atol=1e-3)
     truth = torch.tensor([0.6, 0.4, 0.0, 0.0], dtype=torch.float64)
     both = []
     for seed in range(200):
         draw = _draw((SHARP, BLURRED), seed, truth=truth)
-        seen = (replace(w, free=free) for w in draw.measurements)
+        seen = (replace(w, unknown_scale=unknown_scale) for w in draw.measurements)
         fused = _fuse(draw, *seen, shares=truth)
         assert float(fused.unconstrained.sum()) == pytest.approx(1)
         both.append(torch.stack([fused.shares - draw.shares, fused.unconstrained - draw.shares]))
@@ -240,23 +242,23 @@ def test_unbounded_shares_are_the_same_inside_and_right_on_average_at_the_bound(
     assert bool((bounded > 3.5 * error).all())
 
 
-@pytest.mark.parametrize("free", [False, True])
-def test_the_common_error_is_what_two_rounds_share(free: bool) -> None:
+@pytest.mark.parametrize("unknown_scale", [False, True])
+def test_the_shared_error_is_what_two_rounds_share(unknown_scale: bool) -> None:
     """Two clients of one server: the auxiliary images behind both answers are the same."""
     pairs = [(_draw((SHARP, BLURRED), s), _draw((SHARP, BLURRED), s + 5000)) for s in range(400)]
-    errors, told = [], []
+    errors, claimed = [], []
     for first, second in pairs:
         rounds = []
         for draw in (first, second):
             seen = [
-                replace(w, figures=of.figures, free=free)
+                replace(w, per_image_values=of.per_image_values, unknown_scale=unknown_scale)
                 for w, of in zip(draw.measurements, first.measurements, strict=True)
             ]
             rounds.append(_fuse(draw, *seen))
         one, other = (f.shares - d.shares for f, d in zip(rounds, (first, second), strict=True))
         errors.append(torch.outer(one, other))
-        told.append(rounds[0].shared_covariance)
-    measured, shared_covariance = torch.stack(errors).mean(0), torch.stack(told).mean(0)
+        claimed.append(rounds[0].shared_covariance)
+    measured, shared_covariance = torch.stack(errors).mean(0), torch.stack(claimed).mean(0)
     assert 0.6 < float(measured.diagonal().sum() / shared_covariance.diagonal().sum()) < 1.5
     assert float(shared_covariance.diagonal().sum()) < float(rounds[0].covariance.diagonal().sum())
     torch.testing.assert_close(
@@ -265,31 +267,33 @@ def test_the_common_error_is_what_two_rounds_share(free: bool) -> None:
 
 
 @pytest.mark.parametrize("kinds", ["both", "uneven"])
-def test_the_misfit_is_about_one_where_the_noise_is_what_was_counted(kinds: str) -> None:
+def test_the_reduced_chi_square_is_about_one_where_the_noise_is_what_was_counted(
+    kinds: str,
+) -> None:
     """Less what fitting takes: N - 1 of 14 rows."""
-    misfits = torch.tensor([_fuse(draw).reduced_chi_square for draw in _draws(kinds)]).mean(0)
-    assert (misfits > 0.6).all()
-    assert (misfits < 1.2).all()
+    found = torch.tensor([_fuse(draw).reduced_chi_square for draw in _draws(kinds)]).mean(0)
+    assert (found > 0.6).all()
+    assert (found < 1.2).all()
 
 
-def test_images_of_another_origin_show_in_the_misfit_of_their_witness() -> None:
+def test_images_of_another_origin_show_in_the_reduced_chi_square_of_their_measurement() -> None:
     draw = _draws("both")[0]
     first, second = draw.measurements
-    moved = replace(second, figures=second.figures + 6 * _normal(6, seed=5))
+    moved = replace(second, per_image_values=second.per_image_values + 6 * _normal(6, seed=5))
     reduced_chi_square = _fuse(draw, first, moved).reduced_chi_square
     assert reduced_chi_square[1] > 10
     assert reduced_chi_square[1] > 3 * reduced_chi_square[0]
 
 
-def test_the_misfit_does_not_depend_on_the_scale() -> None:
-    """Else widening a witness would hide what it was widened for."""
+def test_the_reduced_chi_square_does_not_depend_on_the_scale() -> None:
+    """Else widening a measurement would hide what it was widened for."""
     draw = _draws("both")[0]
     wide = _fuse(draw, *(replace(measurement, scale=50.0) for measurement in draw.measurements))
     assert wide.reduced_chi_square == pytest.approx(_fuse(draw).reduced_chi_square, rel=1e-3)
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_witness_whose_scale_grows_loses_its_influence(index: int) -> None:
+def test_a_measurement_whose_scale_grows_loses_its_influence(index: int) -> None:
     draw = _draws("uneven")[0]
     alone = _fuse(draw, draw.measurements[1 - index])
     far = []
@@ -302,11 +306,11 @@ def test_a_witness_whose_scale_grows_loses_its_influence(index: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0.0, 1.0, 30.0, -1000.0])
-def test_a_drift_is_ignored_along_its_direction(size: float) -> None:
+def test_a_nuisance_direction_is_ignored_along_itself(size: float) -> None:
     draw = _draws("both")[1]
     first, second = draw.measurements
     direction = _normal(6, seed=6)
-    held = replace(second, offset=1e5 * direction[:, None])
+    held = replace(second, nuisance_directions=1e5 * direction[:, None])
     pushed = replace(held, observed=held.observed + size * direction)
     torch.testing.assert_close(
         _fuse(draw, first, pushed).shares, _fuse(draw, first, held).shares, rtol=0, atol=1e-4
@@ -317,10 +321,10 @@ def test_a_drift_is_ignored_along_its_direction(size: float) -> None:
         assert float(moved) > 0.02
 
 
-def test_a_drift_across_its_direction_is_not_ignored() -> None:
+def test_what_lies_across_a_nuisance_direction_is_not_ignored() -> None:
     draw = _draws("both")[1]
     _, second = draw.measurements
-    held = replace(second, offset=1e5 * torch.eye(6, dtype=torch.float64)[:, :1])
+    held = replace(second, nuisance_directions=1e5 * torch.eye(6, dtype=torch.float64)[:, :1])
     across = torch.tensor([0.0, 0, 0, 2, 0, 0], dtype=torch.float64)
     moved = _fuse(draw, replace(held, observed=held.observed + across)).shares
     assert float((moved - _fuse(draw, held).shares).abs().sum()) > 0.05
@@ -339,7 +343,9 @@ def test_rows_lost_in_the_rounding_of_the_files_do_not_count() -> None:
 def test_units_do_not_matter() -> None:
     draw = _draws("uneven")[3]
     first, second = draw.measurements
-    other = replace(second, figures=1e3 * second.figures, observed=1e3 * second.observed)
+    other = replace(
+        second, per_image_values=1e3 * second.per_image_values, observed=1e3 * second.observed
+    )
     plain, scaled = _fuse(draw), _fuse(draw, first, other)
     # A floor under rows that do not vary is taken from the mean variance of all rows.
     torch.testing.assert_close(scaled.shares, plain.shares, rtol=0, atol=1e-3)
@@ -358,7 +364,7 @@ def test_relabelled_classes_relabel_the_answer() -> None:
     assert other.reduced_chi_square == pytest.approx(plain.reduced_chi_square)
 
 
-def test_the_order_of_the_witnesses_does_not_matter() -> None:
+def test_the_order_of_the_measurements_does_not_matter() -> None:
     draw = _draws("uneven")[5]
     plain, other = _fuse(draw), _fuse(draw, *reversed(draw.measurements))
     torch.testing.assert_close(other.shares, plain.shares, rtol=0, atol=1e-8)
@@ -388,12 +394,12 @@ def test_classes_that_nobody_holds_stay_near_nothing() -> None:
     assert float((_fuse(draw, shares=missed).shares - draw.shares).abs().sum()) < 0.2
 
 
-def test_a_free_witness_is_read_up_to_the_factor_which_is_found_too() -> None:
+def test_a_measurement_of_unknown_scale_is_read_up_to_the_factor_which_is_found_too() -> None:
     pulls = []
     for draw in _draws("both")[:60]:
         first, second = draw.measurements
-        free = replace(first, observed=first.observed / 250, free=True)
-        found = _fuse(draw, free, second)
+        scaled = replace(first, observed=first.observed / 250, unknown_scale=True)
+        found = _fuse(draw, scaled, second)
         assert found.factor is not None
         assert float((found.shares - draw.shares).abs().sum()) < 0.7
         pulls.append((found.factor[0] - 250) / found.factor[1])

@@ -22,7 +22,9 @@ from rlu_cli.numerics.monte_carlo import (
 CLASSES = 4
 
 
-def _moments(seed: int = 0, *, sizes: tuple[int, ...] = (6, 9, 3, 7), spread: float = 1.0):
+def _moments(
+    seed: int = 0, *, sizes: tuple[int, ...] = (6, 9, 3, 7), spread: float = 1.0
+) -> ClassMoments:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     logits = spread * torch.randn(len(labels), len(sizes), generator=generator)

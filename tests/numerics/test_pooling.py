@@ -23,37 +23,37 @@ def _plane_noise(scale: float, seed: int) -> Tensor:
     return root - root.mean(0)
 
 
-OWN, COMMON = _plane_noise(0.01, 1), _plane_noise(0.01, 2)
+OWN, SHARED = _plane_noise(0.01, 1), _plane_noise(0.01, 2)
 
 
 def _client(
     generator: torch.Generator,
     rounds: int,
     *,
-    shared_covariance: Tensor | None = None,
+    shared_root: Tensor | None = None,
     drawn: float | None = LABELS,
     shares: list[Tensor] | None = None,
 ) -> list[RoundShares]:
-    """Rounds of one client as the model of `pool` has them."""
+    """Rounds of one client as the model of `pool` has them.
+
+    shared_root  root (4, 4) of the covariance that all rounds share
+    """
 
     def normal() -> Tensor:
         return torch.randn(4, generator=generator, dtype=torch.float64)
 
-    shift = (
-        torch.zeros(4, dtype=torch.float64)
-        if shared_covariance is None
-        else shared_covariance @ normal()
-    )
-    alike = None if shared_covariance is None else shared_covariance @ shared_covariance.T
+    nothing = torch.zeros(4, dtype=torch.float64)
+    shift = nothing if shared_root is None else shared_root @ normal()
+    alike = None if shared_root is None else shared_root @ shared_root.T
     whole = OWN @ OWN.T if alike is None else OWN @ OWN.T + alike
-    told = []
+    made = []
     for number in range(rounds):
         base = SHARES if shares is None else shares[number]
         if drawn is not None:
             picked = torch.multinomial(base, int(drawn), replacement=True, generator=generator)
             base = torch.bincount(picked, minlength=4).double() / drawn
-        told.append(RoundShares(base + OWN @ normal() + shift, whole, alike, drawn))
-    return told
+        made.append(RoundShares(base + OWN @ normal() + shift, whole, alike, drawn))
+    return made
 
 
 def _width(pooled: Pooled) -> float:
@@ -107,13 +107,13 @@ def test_part_of_the_same_images_is_drawn_without_replacement() -> None:
     assert float(pooled.covariance[0, 0]) == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("common", [None, COMMON], ids=["own errors", "a common error"])
+@pytest.mark.parametrize("root", [None, SHARED], ids=["own errors", "a shared error"])
 @pytest.mark.parametrize("rounds", [2, 8])
-def test_intervals_hold_as_often_as_they_say(rounds: int, shared_covariance: Tensor | None) -> None:
+def test_intervals_hold_as_often_as_they_say(rounds: int, root: Tensor | None) -> None:
     generator = torch.Generator().manual_seed(0)
     held, clients = torch.zeros(4), 600
     for _ in range(clients):
-        pooled = pool(_client(generator, rounds, shared_covariance=shared_covariance))
+        pooled = pool(_client(generator, rounds, shared_root=root))
         assert pooled.covariance is not None
         low, high = share_intervals(pooled.shares, pooled.covariance, 0.9)
         held += ((low <= SHARES) & (high >= SHARES)).float()
@@ -128,8 +128,8 @@ def test_the_interval_shrinks_with_the_root_of_the_rounds() -> None:
         assert wide / narrow == pytest.approx(2, rel=0.01)
 
 
-def test_it_stops_at_the_common_error() -> None:
-    alike = COMMON @ COMMON.T
+def test_it_stops_at_the_shared_error() -> None:
+    alike = SHARED @ SHARED.T
     rounds = [RoundShares(SHARES, OWN @ OWN.T + alike, alike, float(LABELS))] * 400
     floor = float(alike.diagonal().sqrt().mean())
     widths = [_width(pool(rounds[:count])) for count in (1, 4, 16, 400)]
@@ -141,7 +141,7 @@ def test_it_stops_at_the_common_error() -> None:
 
 def test_chi_square_is_about_its_degrees_of_freedom_and_fires_as_often_as_it_says() -> None:
     generator = torch.Generator().manual_seed(3)
-    found = [pool(_client(generator, 4, shared_covariance=COMMON)).agreement for _ in range(400)]
+    found = [pool(_client(generator, 4, shared_root=SHARED)).agreement for _ in range(400)]
     ratios = torch.tensor([one.chi_square / one.degrees for one in found if one is not None])
     low = sum(one.p_value < 0.05 for one in found if one is not None)
     assert float(ratios.mean()) == pytest.approx(1, abs=0.06)
@@ -210,7 +210,7 @@ def test_shares_below_zero_widen_but_are_no_change_of_labels() -> None:
     assert agreement.variance_inflation > 10
 
 
-def test_bounded_shares_of_an_absent_class_average_to_too_much_unbounded_ones_do_not() -> None:
+def test_bounded_shares_of_an_absent_class_average_to_too_much_unconstrained_ones_do_not() -> None:
     generator = torch.Generator().manual_seed(6)
     truth = torch.tensor([0.6, 0.4, 0.0, 0.0], dtype=torch.float64)
     sides = {"free": 0, "bounded": 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ SHARES = torch.tensor([0.6, 0.3, 0.1, 0.0], dtype=torch.float64)
 START = torch.full((4,), 0.25, dtype=torch.float64)
 
 
-def _plain(steps: int, **settings: float) -> Tensor:
+def _plain(steps: int, **settings: Any) -> Tensor:
     return step_weights(Recursion((0.05,) * steps, **settings))
 
 
@@ -137,7 +138,7 @@ def test_an_update_of_nothing_falls_back_to_even_steps() -> None:
 @pytest.mark.parametrize("factor", [1e-3, 0.1, 7.0, 1e4])
 @pytest.mark.parametrize("scheme", ["plain", "momentum", "pull"])
 def test_the_size_of_the_update_does_not_matter(scheme: str, factor: float) -> None:
-    """A learning rate told wrongly, or not at all: only ratios of the pulls are seen."""
+    """A learning rate given wrongly, or not at all: only ratios of the pulls are seen."""
     right = _weights(_fading(0.2), SCHEMES[scheme])
     other = _weights(_fading(0.2), SCHEMES[scheme], factor=factor)
     torch.testing.assert_close(other, right, rtol=0, atol=1e-3)

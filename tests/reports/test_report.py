@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from rlu_cli.audit.attack import Finding, attack
+from rlu_cli.audit.attack import attack
+from rlu_cli.audit.finding import CaseFinding
 from rlu_cli.case.build import build_case
 from rlu_cli.models import build_model
 from rlu_cli.reports import FORMATS, Report, build_report
 from rlu_cli.reports.schema import Metrics, Notice
+from rlu_cli.settings import flag_layer
 from rlu_cli.simulator.digits import draw_digits
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "report.schema.json"
@@ -40,11 +42,12 @@ def _train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None
     """Two steps of plain SGD on the same batch."""
     for _ in range(2):
         model.zero_grad()
-        nn.functional.cross_entropy(model(images * 2 - 1), labels).backward()
+        loss = nn.functional.cross_entropy(model(images * 2 - 1), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for parameter in model.parameters():
                 assert parameter.grad is not None
-                parameter -= 0.02 * parameter.grad
+                parameter.sub_(0.02 * parameter.grad)
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +79,19 @@ FLAGS = {
 }
 
 
-def _find(files: Path, **flags: str | None) -> Finding:
-    given = {name: value for name, value in {**FLAGS, **flags}.items() if value is not None}
-    return attack(build_case(files / "g.pt", files / "c.pt", str(files / "aux.npz"), given))
+def _find(files: Path, **flags: str | None) -> CaseFinding:
+    given = flag_layer({**FLAGS, **flags})
+    case = build_case(files / "g.pt", files / "c.pt", str(files / "aux.npz"), given)
+    return attack(case, ("rlu",))
 
 
 @pytest.fixture(scope="module")
-def finding(files: Path) -> Finding:
+def finding(files: Path) -> CaseFinding:
     return _find(files, truth=str(files / "truth.json"))
 
 
 @pytest.fixture(scope="module")
-def report(finding: Finding) -> Report:
+def report(finding: CaseFinding) -> Report:
     return build_report(finding)
 
 
@@ -160,7 +164,7 @@ def test_figures_that_are_not_finite_become_null(report: Report) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_redacted_nothing_tells_of_the_client(finding: Finding, files: Path, name: str) -> None:
+def test_redacted_nothing_tells_of_the_client(finding: CaseFinding, files: Path, name: str) -> None:
     shown = FORMATS[name](build_report(finding, redact=True))
     for secret in (*NAMES, "nine", "secret-place", str(files), "truth.json", "aux.npz"):
         assert secret not in shown

@@ -31,10 +31,10 @@ def test_plain_sgd_counts_every_gradient_so_far_once(steps: int, lr: float) -> N
 
 @given(client=CLIENTS, seed=st.integers(0, 10**6))
 @settings(deadline=None)
-def test_weights_and_drift_give_every_position_for_arbitrary_gradients(
+def test_weights_and_offset_give_every_position_for_arbitrary_gradients(
     client: Recursion, seed: int
 ) -> None:
-    """The scheme identity: θ^τ - θ_global = -lr Σ_i w[τ, i] ∇^i - drift[τ]."""
+    """The scheme identity: θ^τ - θ_global = -lr Σ_i w[τ, i] ∇^i - offset[τ]."""
     generator = torch.Generator().manual_seed(seed)
     origin, constant, velocity, *gradients = torch.randn(
         3 + STEPS, 4, generator=generator, dtype=torch.float64

@@ -1,6 +1,8 @@
-"""Every scheme on arbitrary gradients: θ^τ - θ_global = -η Σ weights ∇ - drift, in every state."""
+"""Every scheme on arbitrary gradients: θ^τ - θ_global = -η Σ weights ∇ - offset, in every state."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +15,14 @@ from rlu_cli.schemes import (
     derived_server_value,
     learning_rates,
     offset_weights,
+    path,
     step_weights,
 )
 
+Extras = dict[str, Any]  # of the recursion, besides λ
 NAMES = tuple(SCHEMES)
 TAKES_LAMBDA = [name for name, scheme in SCHEMES.items() if scheme.takes_lambda]
-EXTRAS = {
+EXTRAS: dict[str, Extras] = {
     "plain": {},
     "momentum": {"momentum": 0.9},
     "nesterov": {"momentum": 0.5, "nesterov": True},
@@ -29,7 +33,7 @@ SCHEDULES = ("constant", "step:2:0.5", "cosine:9", "linear:0.01")
 
 
 def _recursion(
-    name: str, steps: int, pull: float, extras: dict[str, float], schedule: str = "constant"
+    name: str, steps: int, pull: float, extras: Extras, schedule: str = "constant"
 ) -> Recursion:
     scheme = SCHEMES[name].build(pull if name in TAKES_LAMBDA else 0.0)
     return Recursion(lr=learning_rates(0.1, steps, schedule), pull=scheme.pull, **extras)
@@ -38,7 +42,7 @@ def _recursion(
 def _predicted(
     recursion: Recursion, gradients: list[Tensor], moving: list[Tensor | None]
 ) -> Tensor:
-    """θ_global minus every state, from weights and drift alone: (m + 1, size)."""
+    """θ_global minus every state, from weights and offset alone: (m + 1, size)."""
     zeros = torch.zeros_like(gradients[0])
     directions = torch.stack([zeros if d is None else d for d in moving])
     made = recursion.lr[0] * step_weights(recursion) @ torch.stack(gradients)
@@ -49,7 +53,9 @@ def _predicted(
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("extras", EXTRAS.values(), ids=EXTRAS)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_state_is_weights_times_gradients_and_drift(name, extras, schedule, partial):
+def test_every_state_is_weights_times_gradients_and_offset(
+    name: str, extras: Extras, schedule: str, partial: bool
+) -> None:
     for steps, pull in ((1, 0.5), (3, 5.0), (7, 0.5)):
         recursion = _recursion(name, steps, pull, extras, schedule)
         scheme = SCHEMES[name].build(recursion.pull)
@@ -64,9 +70,7 @@ def test_every_state_is_weights_times_gradients_and_drift(name, extras, schedule
 
 
 @pytest.mark.parametrize("extras", EXTRAS.values(), ids=EXTRAS)
-def test_an_old_momentum_buffer_is_drift(extras):
-    from rlu_cli.schemes import path
-
+def test_an_old_momentum_buffer_is_part_of_the_offset(extras: Extras) -> None:
     recursion = _recursion("fedprox", 6, 0.5, extras)
     generator = torch.Generator().manual_seed(1)
     origin, velocity, *gradients = torch.randn(8, 4, generator=generator, dtype=torch.float64)
@@ -78,11 +82,11 @@ def test_an_old_momentum_buffer_is_drift(extras):
 ETA, STEPS = 0.1, 7
 
 
-def _rho(name: str, **extras: float) -> Tensor:
+def _rho(name: str, **extras: Any) -> Tensor:
     return step_weights(_recursion(name, STEPS, extras.pop("pull", 0.0), extras))[-1]
 
 
-def test_table_1_weights():
+def test_table_1_weights() -> None:
     tau = torch.arange(1, STEPS + 1, dtype=torch.float64)
     gamma, pull = 0.9, 0.5
     assert torch.equal(_rho("fedavg"), torch.ones(STEPS, dtype=torch.float64))
@@ -97,7 +101,7 @@ def test_table_1_weights():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_table_1_drift(name):
+def test_table_1_offset(name: str) -> None:
     """h in closed form, its sums over the rounds the client took part in."""
     pull = 0.5 if name in TAKES_LAMBDA else 0.0
     recursion = _recursion(name, STEPS, pull, {})
@@ -127,7 +131,7 @@ def test_table_1_drift(name):
             torch.testing.assert_close(h, closed, rtol=0, atol=1e-12)
 
 
-def test_combinations_are_not_products():
+def test_combinations_are_not_products() -> None:
     """FedProx with momentum is neither scheme's weights, nor their product."""
     pull, gamma = 5.0, 0.9
     both = _rho("fedprox", pull=pull, momentum=gamma)
@@ -135,7 +139,7 @@ def test_combinations_are_not_products():
     assert float(((both - product) / both).abs().max()) > 0.5
 
 
-def test_scaffold_server_value_follows_from_the_global_models():
+def test_scaffold_server_value_follows_from_the_global_models() -> None:
     recursion = _recursion("scaffold", STEPS, 0.0, {})
     federation = play(SCHEMES["scaffold"].build(0.0), recursion, 5)
     for number in range(5):
@@ -145,14 +149,14 @@ def test_scaffold_server_value_follows_from_the_global_models():
 
 
 @pytest.mark.parametrize("name", ["fedprox", "feddyn"])
-def test_lambda_zero_is_fedavg(name):
+def test_lambda_zero_is_fedavg(name: str) -> None:
     recursion = _recursion("fedavg", STEPS, 0.0, {})
     plain = play(SCHEMES["fedavg"].build(0.0), recursion, 4)
     other = play(SCHEMES[name].build(0.0), recursion, 4)
     torch.testing.assert_close(plain.globals_, other.globals_, rtol=0, atol=1e-12)
 
 
-def test_feddyn_server_moves_the_average_by_its_state():
+def test_feddyn_server_moves_the_average_by_its_state() -> None:
     """With all clients, θ' = mean θ_k - h/λ and h = -λ/N Σ over all updates so far."""
     recursion = _recursion("feddyn", STEPS, 0.5, {})
     federation = play(SCHEMES["feddyn"].build(0.5), recursion, 4)
@@ -168,11 +172,9 @@ def test_feddyn_server_moves_the_average_by_its_state():
 @pytest.mark.parametrize("momentum", [0.0, 0.1, 0.9])
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.05])
-def test_the_step_is_pytorchs_own(momentum, nesterov, decay):
+def test_the_step_is_pytorchs_own(momentum: float, nesterov: bool, decay: float) -> None:
     if nesterov and not momentum:
         pytest.skip("PyTorch refuses Nesterov without momentum")
-    from rlu_cli.schemes import path
-
     generator = torch.Generator().manual_seed(2)
     origin, *gradients = torch.randn(9, 6, generator=generator, dtype=torch.float64)
     parameter = torch.nn.Parameter(origin.clone())
@@ -187,7 +189,7 @@ def test_the_step_is_pytorchs_own(momentum, nesterov, decay):
         torch.testing.assert_close(parameter.detach(), state, rtol=0, atol=1e-13)
 
 
-def test_schedules():
+def test_schedules() -> None:
     assert learning_rates(1.0, 3) == (1.0, 1.0, 1.0)
     assert learning_rates(1.0, 5, "step:2:0.5") == (1.0, 1.0, 0.5, 0.5, 0.25)
     assert learning_rates(1.0, 3, "linear:0") == (1.0, 0.5, 0.0)
@@ -197,6 +199,6 @@ def test_schedules():
 @pytest.mark.parametrize(
     "text", ["", "step", "step:0:0.5", "step:2", "cosine:0", "linear:-1", "warmup:3", "step:a:b"]
 )
-def test_schedules_that_cannot_be(text):
+def test_schedules_that_cannot_be(text: str) -> None:
     with pytest.raises(ValueError, match="constant, step:K:G"):
         learning_rates(0.1, 4, text)

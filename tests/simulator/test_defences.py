@@ -33,8 +33,10 @@ def _model() -> nn.Module:
 
 def _sent(plan: Plan, seed: int = 0) -> Tensor:
     images, labels = draw_digits(4, seed=1)
-    given = {"classes": 10, "normalise": PRESETS["half"], "seed": (0, seed)}
-    state = train_client(_model(), images, labels, plan, **given).state
+    sent = train_client(
+        _model(), images, labels, plan, classes=10, normalise=PRESETS["half"], seed=(0, seed)
+    )
+    state = sent.state
     return torch.cat([value.flatten() for value in state.values()])
 
 
@@ -127,9 +129,10 @@ def test_dp_sgd_clips_each_sample() -> None:
         gradients = torch.autograd.grad(loss, parameters)
         norm = math.sqrt(sum(float((g**2).sum()) for g in gradients))
         for total, gradient in zip(expected, gradients, strict=True):
-            total += gradient * min(1.0, bound / norm) / 10
+            total.add_(gradient, alpha=min(1.0, bound / norm) / 10)
     with private_batches(model, parameters, Defence(dp_noise=1e-12, dp_clip=bound)) as (watch, dp):
-        nn.functional.cross_entropy(watch(pixels.requires_grad_()), targets).backward()
+        loss = nn.functional.cross_entropy(watch(pixels.requires_grad_()), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
         found = dp(10)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)

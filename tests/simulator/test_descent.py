@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_sgd_takes_pytorchs_steps(
     plan = Plan(lr=0.1, epochs=STEPS, local=local)
     ours, theirs = _parameters(), _parameters()
     take_step = descent("sgd", ours, plan.recursion)
-    settings = {"momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
+    settings: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
     optimiser = torch.optim.SGD(theirs, lr=0.1, **settings)
     for index, gradients in enumerate(_gradients()):
         take_step(index, gradients)
@@ -114,7 +115,7 @@ def test_a_whole_round_is_that_of_a_plain_training_loop() -> None:
     local = Local(momentum=0.9, nesterov=True, weight_decay=0.01, clip=0.5, label_smoothing=0.1)
     plan = Plan(lr=0.05, epochs=4, batch_size=len(labels), local=local)
     model = _model()
-    given = {"classes": 10, "normalise": PRESETS["half"], "seed": (0,)}
+    given: dict[str, Any] = {"classes": 10, "normalise": PRESETS["half"], "seed": (0,)}
     sent = train_client(model, images, labels, plan, **given).state
     expected = _model()
     optimiser = torch.optim.SGD(
@@ -126,7 +127,7 @@ def test_a_whole_round_is_that_of_a_plain_training_loop() -> None:
             expected(pixels), torch.tensor(labels), label_smoothing=0.1
         )
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(expected.parameters(), 0.5)
         optimiser.step()
     for name, value in expected.state_dict().items():
@@ -137,7 +138,7 @@ def test_the_caller_gets_the_labels_of_every_batch() -> None:
     images, labels = draw_digits(2, seed=1)
     local = Local(samples=20)
     plan = Plan(epochs=2, batch_size=8, local=local)
-    given = {"classes": 10, "normalise": PRESETS["half"], "seed": (0,)}
+    given: dict[str, Any] = {"classes": 10, "normalise": PRESETS["half"], "seed": (0,)}
     done = train_client(_model(), images, labels, plan, **given)
     assert done.per_step.sum(axis=1).tolist() == [8, 8, 4, 8, 8, 4]
     for one_pass in np.split(done.per_step, 2):

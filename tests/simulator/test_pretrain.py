@@ -26,8 +26,17 @@ def _train(holding: Holding, target: float, said: list[str]) -> tuple[Pretrainin
     with seeded((0,), torch.device("cpu")):
         model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     images, labels = holding.client_images, holding.client_labels
-    given = {"lr": 0.01, "normalise": PRESETS["half"], "seed": (1,), "say": said.append}
-    return pretrain(model, images, labels, target=target, **given), model
+    done = pretrain(
+        model,
+        images,
+        labels,
+        target=target,
+        lr=0.01,
+        normalise=PRESETS["half"],
+        seed=(1,),
+        progress=said.append,
+    )
+    return done, model
 
 
 def test_it_stops_after_the_first_epoch_that_reaches_the_target(holding: Holding) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,7 @@ def test_training_goes_on_until_the_accuracy_is_reached_and_then_one_round(
     assert len(reached) > 1
     record = json.loads((tmp_path / f"r{len(reached) - 1:03d}" / "round.json").read_text())
     assert record["train_accuracy"] == reached[-1]
+    assert reached[-1] is not None
     assert np.isclose(reached[-1], _accuracy(tmp_path, holding, len(reached) - 1))
 
 
@@ -168,7 +170,7 @@ def test_kept_heads_are_all_that_a_history_needs(tmp_path: Path, holding: Holdin
         here = tmp_path / keep / "r003"
         client = plan.drawn(3)[0]
         current = open_checkpoint(here / "global.pt")
-        given = {"rate": 0.1, "needs_server": True, "max_bytes": 2**30}
+        given: dict[str, Any] = {"rate": 0.1, "needs_server": True, "max_bytes": 2**30}
         history = read_history(tmp_path / keep, here / f"c{client}.pt", current, "5", **given)
         found.append(plan.rule.constant(history.past, 0.1, history.server))
     assert torch.equal(found[0].weight, found[1].weight)
@@ -198,7 +200,7 @@ def test_more_rounds_after_kept_heads_need_a_scheme_that_forgets(
 def test_samples_limits_the_images_and_never_changes_them(tmp_path: Path, holding: Holding) -> None:
     plan = replace(PLAN, local=Local(samples=19), epochs=2)
     simulate(tmp_path, holding, plan)
-    used = {}
+    used: dict[int, list[int]] = {}
     for number in range(3):
         for client in range(3):
             truth = json.loads((tmp_path / f"r{number:03d}" / f"c{client}.truth.json").read_text())

@@ -27,7 +27,12 @@ from rlu_cli.simulator.pool import Holding
 LAST = 2
 CLIENTS = 3
 BASE = Plan(clients=CLIENTS, alpha=5.0, lr=0.05, batch_size=8, epochs=3, rounds=LAST + 1, seed=1)
-EVERYTHING = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "lr_schedule": "step:2:0.5"}
+EVERYTHING: dict[str, Any] = {
+    "momentum": 0.9,
+    "nesterov": True,
+    "weight_decay": 0.1,
+    "lr_schedule": "step:2:0.5",
+}
 LOCALS = {
     "sgd": Local(),
     "nesterov": Local(momentum=0.5, nesterov=True, weight_decay=0.1),

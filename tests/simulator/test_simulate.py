@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rlu_cli.commands.simulate import simulate
 from rlu_cli.errors import UsageError
-from rlu_cli.settings import SETTINGS
+from rlu_cli.settings.table import SETTINGS
 from rlu_cli.simulator import images
 from rlu_cli.simulator.local import Local
 from rlu_cli.simulator.plan import Plan

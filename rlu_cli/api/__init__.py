@@ -1,0 +1,1 @@
+"""The Python API: the functions behind the commands, and what they return."""

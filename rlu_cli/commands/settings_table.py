@@ -1,0 +1,31 @@
+"""Every setting of a command with its value and source, for `--show-settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rlu_cli.errors import printable
+from rlu_cli.settings.table import SETTINGS, taken_by
+from rlu_cli.types import Setting
+
+PLAIN_WIDTH = 4096  # a pipe has no width of its own: never wrap
+
+
+def print_settings(settings: Mapping[str, Setting], command: str) -> None:
+    """A row for each setting of the command, and how to give what is not given."""
+    table = Table("setting", "value", "source")
+    names = {*taken_by(command), *settings}
+    for name in (name for name in SETTINGS if name in names):
+        if name in settings:
+            found = settings[name]
+            table.add_row(name, escape(printable(found.value)), escape(found.source))
+        else:
+            table.add_row(name, "–", escape(f"not given: {SETTINGS[name].give}"))
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    console.print(table)

@@ -1,0 +1,21 @@
+"""Every setting by name, in the order in which `--help` shows them."""
+
+from __future__ import annotations
+
+from rlu_cli.settings.client import CLIENT_SETTINGS
+from rlu_cli.settings.estimate import ESTIMATE_SETTINGS
+from rlu_cli.settings.federation import FEDERATION_SETTINGS
+from rlu_cli.settings.inputs import INPUT_SETTINGS
+from rlu_cli.settings.specs import SettingSpec
+
+SETTINGS: dict[str, SettingSpec] = {
+    **CLIENT_SETTINGS,
+    **FEDERATION_SETTINGS,
+    **INPUT_SETTINGS,
+    **ESTIMATE_SETTINGS,
+}
+
+
+def taken_by(command: str) -> dict[str, SettingSpec]:
+    """The settings that a command takes as options."""
+    return {name: spec for name, spec in SETTINGS.items() if command in spec.commands}
