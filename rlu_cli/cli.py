@@ -5,32 +5,72 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from rlu_cli import __version__
-from rlu_cli.commands.attack import attack
-from rlu_cli.commands.calibrate import calibrate
-from rlu_cli.commands.doctor import doctor
-from rlu_cli.commands.inspect import inspect
-from rlu_cli.commands.methods import methods
-from rlu_cli.commands.models import models
-from rlu_cli.commands.output import chosen_format
-from rlu_cli.commands.reproduce import reproduce
-from rlu_cli.commands.schemes import schemes
-from rlu_cli.commands.simulate import simulate
+from rlu_cli.commands.format import chosen_format
 from rlu_cli.errors import Exit, InternalError, RluError
+
+# A command is one file in commands/ and one line here: its name, and what it does in a sentence.
+COMMANDS = {
+    "attack": "Recover how many examples of each class a client trained on.",
+    "calibrate": "Estimate how many of a client's labels an update of this model reveals.",
+    "inspect": "Show what is in a checkpoint, or in a pair of them; runs no code from it.",
+    "simulate": "Train a federation whose label counts are known, and write every checkpoint.",
+    "reproduce": "Run the paper's experiments, and put its figures beside the measured ones.",
+    "methods": "List the methods that recover labels, and what each one needs.",
+    "models": "List the architectures known by name, and their options.",
+    "schemes": "List the federated schemes, and what each one needs.",
+    "doctor": "Show versions, devices and installed extras.",
+}
+_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+
+
+class Commands(TyperGroup):
+    """Commands that are imported when they run: `rlu --help` and completion need names alone."""
+
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if self._listing else load(cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._listing = True
+        super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        self._listing = True
+        return super().shell_complete(ctx, incomplete)
+
+
+@cache
+def load(name: str) -> Any:
+    """The command of that name, with its options."""
+    alone = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, context_settings=_SETTINGS
+    )
+    alone.command(name)(getattr(import_module(f"rlu_cli.commands.{name}"), name))
+    return typer.main.get_command(alone)
+
 
 app = typer.Typer(
     name="rlu",
-    help="What one federated-learning update gives away: label counts from two checkpoints.",
+    cls=Commands,
+    help="What one federated-learning update reveals: label counts from two checkpoints.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_SETTINGS,
 )
-for command in (attack, calibrate, inspect, simulate, reproduce, methods, models, schemes, doctor):
-    app.command()(command)
 
 
 def _version(wanted: bool) -> None:
@@ -45,7 +85,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """What one federated-learning update gives away: label counts from two checkpoints."""
+    """What one federated-learning update reveals: label counts from two checkpoints."""
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from rlu_cli.case.build import Case
 from rlu_cli.numerics.intervals import count_intervals, share_intervals
 from rlu_cli.reports import FORMATS, Report, build_calibration, build_report
 from rlu_cli.reports.html import finding_html, table_html
+from rlu_cli.reports.json_text import as_dict
 from rlu_cli.reports.schema import Calibration as CalibrationReport
 from rlu_cli.types import Recovery
 
@@ -112,7 +113,7 @@ class Finding:
 
     def to_dict(self, *, redact: bool = False) -> dict[str, Any]:
         """What `rlu attack --format json` prints, as a dict."""
-        return self.report(redact=redact).model_dump(mode="json", by_alias=True)
+        return as_dict(self.report(redact=redact))
 
     def to_text(self, format: str = "table", *, redact: bool = False) -> str:
         """The report in one of the command's formats."""
@@ -149,7 +150,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """What `rlu calibrate --format json` prints, as a dict."""
-        return self.report().model_dump(mode="json", by_alias=True)
+        return as_dict(self.report())
 
     def _repr_html_(self) -> str:
         headings = ("method", "expected iAcc", "cAcc", "uniform guess")

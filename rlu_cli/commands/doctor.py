@@ -14,7 +14,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 
 def doctor() -> None:
-    """Show versions, devices and which extras are installed."""
+    """Show versions, devices and installed extras."""
     import platform
 
     import torch

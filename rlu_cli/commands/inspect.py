@@ -26,9 +26,9 @@ def inspect(
     layer: Annotated[str | None, typer.Option(metavar="NAME", help="Output layer.")] = None,
     max_bytes: Annotated[int, typer.Option(min=1, help="Largest file to open.")] = _BYTES,
 ) -> None:
-    """Show format, wrappers, output layer and settings of a checkpoint, and checks on a pair.
+    """Show what is in a checkpoint, or in a pair of them; runs no code from it.
 
-    Runs no code from the files.
+    Format, wrappers, output layer and settings of each, and checks on the pair.
     """
     from rlu_cli.checkpoints import open_checkpoint
 

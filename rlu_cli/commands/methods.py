@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from rlu_cli.attacks import Method
 
-# Headings of what a method was made for, and the field of `Method` that tells.
+# Headings of what a method was made for, and the field of `Method` that says so.
 CAPABILITIES = {
     "batch": "batch",
     "labels\nrepeat": "repeated",
@@ -20,17 +20,13 @@ CAPABILITIES = {
     "any\nopti-\nmiser": "any_optimiser",
 }
 LEGEND = """\
-gives  counts of every class, or the set of classes that are there
+gives  counts of every class, or the set of classes that are present
 batch to trained model: the columns of Table 7 of the paper on RLU. Outside of
-       what it was made for a method runs and warns, or refuses with the reason.
-needs  images: labelled auxiliary images; dummies: black, white and random ones;
-       virtual: clients of a single class, simulated on the auxiliary images;
-       mixed: the same with mixed labels;
-       line: models between the two checkpoints"""
+       what it was made for a method runs and warns, or says why it cannot run."""
 
 
 def methods() -> None:
-    """List the methods --method knows, what each was made for, what it needs, and its paper."""
+    """List the methods that recover labels, what each was made for, what it needs, and its paper."""
     from rich.console import Console
 
     from rlu_cli.attacks import ATTACKS
@@ -42,17 +38,32 @@ def methods() -> None:
     with console.capture() as shown:
         console.print(_capabilities(ATTACKS))
         console.print(f"\n{LEGEND}\n", soft_wrap=True)
+        console.print(_needs(ATTACKS))
+        console.print()
         console.print(_papers(ATTACKS))
     write_report(shown.get(), None)
 
 
 def _capabilities(attacks: Mapping[str, Method]) -> Table:
     """What each method can do, in the 80 columns of a terminal."""
-    table = _table("method", "gives", *CAPABILITIES, "needs")
+    table = _table("method", "gives", *CAPABILITIES)
     for name, method in attacks.items():
         can = ["yes" if getattr(method, field) else "no" for field in CAPABILITIES.values()]
-        needs = [*(["images"] if method.auxiliary else []), *sorted(n.name for n in method.needs)]
-        table.add_row(name, method.gives, *can, "\n".join(needs))
+        table.add_row(name, method.gives, *can)
+    return table
+
+
+def _needs(attacks: Mapping[str, Method]) -> Table:
+    """What some methods need besides the checkpoints, and which do."""
+    users: dict[tuple[str, str], list[str]] = {}
+    for name, method in attacks.items():
+        asked = [("images", "labelled auxiliary images")] * method.auxiliary
+        asked += sorted((need.name, need.summary) for need in method.needs)
+        for need in asked:
+            users.setdefault(need, []).append(name)
+    table = _table("needed", "what it is", "by")
+    for (need, summary), names in users.items():
+        table.add_row(need, summary, ", ".join(names))
     return table
 
 

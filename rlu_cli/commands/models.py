@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def models() -> None:
-    """List the architectures --model knows by name, with what --model-arg can say of each.
+    """List the architectures known by name, and their options (--model-arg).
 
-    A bare state_dict is matched against them without being told. Your own model is named as
-    pkg.mod:factory or path/model.py:Net; its code runs only then.
+    A bare state_dict is recognised among them. Name a model of your own as pkg.mod:factory or
+    path/model.py:Net; its code runs only then.
     """
     from rich.console import Console
     from rich.table import Table

@@ -7,14 +7,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from rlu_cli.commands.format import chosen_format
 from rlu_cli.errors import InputError, UsageError, printable
-
-# The format asked for, so that an error can be told in it too.
-chosen_format: ContextVar[str] = ContextVar("chosen_format", default="table")
 
 
 class Destination:

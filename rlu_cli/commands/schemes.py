@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def schemes() -> None:
-    """List the schemes --scheme knows, and what the server needs to undo each."""
+    """List the federated schemes, and what each one needs."""
     from rich.console import Console
     from rich.table import Table
 
@@ -19,6 +19,6 @@ def schemes() -> None:
         console.width = 200  # a pipe has no width of its own: never wrap
     console.print(table)
     console.print(
-        "Each goes with SGD, --momentum, --nesterov, --weight-decay, --label-smoothing and "
-        "--lr-schedule in any combination. Adam, AdamW and --clip can be simulated only."
+        "Each works with SGD, --momentum, --nesterov, --weight-decay, --label-smoothing and "
+        "--lr-schedule in any combination; with Adam, AdamW and --clip by the method emulation."
     )

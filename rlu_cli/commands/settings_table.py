@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from rlu_cli.errors import printable
 from rlu_cli.settings.table import SETTINGS, taken_by
 from rlu_cli.types import Setting
@@ -17,6 +13,10 @@ PLAIN_WIDTH = 4096  # a pipe has no width of its own: never wrap
 
 def print_settings(settings: Mapping[str, Setting], command: str) -> None:
     """A row for each setting of the command, and how to give what is not given."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("setting", "value", "source")
     names = {*taken_by(command), *settings}
     for name in (name for name in SETTINGS if name in names):

@@ -59,7 +59,7 @@ def build_report(
     extra: Sequence[FindingWarning] = (),
     redact: bool = False,
 ) -> Report:
-    """The finding as data; redacted, it keeps scores and figures and tells nothing of the client.
+    """The finding as data; redacted, it keeps scores and diagnostics, and nothing about the client.
 
     joint     one estimate over several rounds, where they were read
     expected  accuracy to expect of the first method, where virtual clients were asked for
@@ -197,7 +197,7 @@ def _bounds(finding: CaseFinding, recovery: Recovery) -> dict[str, list[Any]]:
 
 
 def _unidentifiable(recovery: Recovery) -> dict[str, list[Any]]:
-    """For each class the others it cannot be told from; nothing where the error is not known."""
+    """Per class, the classes with which only the sum is identifiable; empty if errors are unknown."""
     if recovery.covariance is None or not recovery.status.ok:
         return {}
     others: list[list[int]] = [[] for _ in recovery.shares]

@@ -1,17 +1,17 @@
-"""What virtual clients say of a method on this model: as data, and for a reader."""
+"""The accuracy to expect of a method on this model: as data, and for a reader."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rlu_cli.audit.expected_accuracy import ExpectedAccuracy
+from rlu_cli.reports import json_text
 from rlu_cli.reports.schema import Calibration, Expected
 
 
 def expected_part(found: ExpectedAccuracy) -> Expected:
-    """The expectation as data."""
+    """The expected accuracy as data."""
     return Expected(
         method=found.method,
         virtual_clients=len(found.each),
@@ -33,20 +33,20 @@ def expected_lines(expected: Expected) -> Iterator[str]:
     yield (
         f"{expected.method} on virtual clients ({expected.virtual_clients}): expected iAcc "
         f"{expected.iacc:.4f}{error}, cAcc {expected.cacc:.3f}; "
-        f"even guess {expected.floor_iacc:.4f}"
+        f"uniform guess {expected.floor_iacc:.4f}"
     )
     yield (
-        f"  measured {expected.iacc_measured:.4f} with half of the images each; a real client has "
-        "more of its own"
+        f"  measured {expected.iacc_measured:.4f} with half of the images each; real clients have "
+        "more images, so expect more leakage"
     )
     if expected.present_held is not None and expected.absent_held is not None:
         rates = (("with labels", expected.present_held), ("without", expected.absent_held))
-        said = ", ".join(f"{name} {held} of {of}" for name, (held, of) in rates)
-        yield f"  classes within their interval: {said}"
+        rates_text = ", ".join(f"{name} {held} of {of}" for name, (held, of) in rates)
+        yield f"  classes whose interval holds the truth: {rates_text}"
     if expected.upper_estimate:
         yield (
-            "  an upper estimate where clients' images were trained on: --train-accuracy or "
-            "--train-loss tell how well the model has learned them"
+            "  an upper estimate if the model was trained on its clients' images: give "
+            "--train-accuracy or --train-loss"
         )
 
 
@@ -55,9 +55,4 @@ def render_table(report: Calibration, *, terminal: bool = False) -> str:
     return "\n".join(line for one in report.expected for line in expected_lines(one)) + "\n"
 
 
-def render_json(report: Calibration, *, terminal: bool = False) -> str:
-    """The same as JSON; figures that are not finite become null."""
-    return json.dumps(json.loads(report.model_dump_json(by_alias=True)), indent=2) + "\n"
-
-
-FORMATS = {"table": render_table, "json": render_json}
+FORMATS: dict[str, Callable[..., str]] = {"table": render_table, "json": json_text.render}

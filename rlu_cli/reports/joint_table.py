@@ -18,7 +18,7 @@ _ROUNDS_NAMED = 8
 
 
 def joint_lines(report: Report) -> Iterator[Table | str]:
-    """What the report says of several rounds together; nothing where they were not read."""
+    """What the report says about several rounds; nothing if only one was read."""
     joint = report.joint
     if joint is None:
         return
@@ -27,10 +27,10 @@ def joint_lines(report: Report) -> Iterator[Table | str]:
     if joint.agreement is not None:
         found = joint.agreement
         verdict = f"χ² {found.chi_square:.1f} for {found.degrees} degrees of freedom"
-        yield escape(f"rounds against one another: {verdict}, p = {found.p_value:.2g}")
+        yield escape(f"agreement of the rounds: {verdict}, p = {found.p_value:.2g}")
     if joint.metrics is not None:
         scored = joint.metrics
-        yield f"joint iAcc {scored.iacc:.4f} of the shares, even guess {scored.floor_iacc:.4f}"
+        yield f"joint iAcc {scored.iacc:.4f} of the shares, uniform guess {scored.floor_iacc:.4f}"
     for note in joint.notes:
         yield escape(f"joint estimate: {note}")
     for names, reason in _left_out(joint):
@@ -65,7 +65,7 @@ def _bar(row: JointShare, largest: float) -> str:
 
 
 def _left_out(joint: Joint) -> list[tuple[list[str], str]]:
-    """Rounds and why, those of one error together under the first one's words."""
+    """Rounds and the reason, those with the same error together."""
     groups: dict[str, tuple[list[str], str]] = {}
     for one in joint.left_out:
         reason = one.reason or one.code or "no answer"

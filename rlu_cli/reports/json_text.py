@@ -1,13 +1,19 @@
-"""The report as JSON, in the order of its schema."""
+"""A report as JSON, in the order of its schema."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from rlu_cli.reports.schema import Report
+from pydantic import BaseModel
 
 
-def render(report: Report, *, terminal: bool = False) -> str:
-    # Figures that are not finite become null, and other letters escapes: any pipe can carry it.
-    content = json.loads(report.model_dump_json(by_alias=True))
-    return json.dumps(content, indent=2) + "\n"
+def as_dict(report: BaseModel) -> dict[str, Any]:
+    """The report as JSON values; numbers that are not finite become None."""
+    content: dict[str, Any] = json.loads(report.model_dump_json(by_alias=True))
+    return content
+
+
+def render(report: BaseModel, *, terminal: bool = False) -> str:
+    """The report as text; letters beyond ASCII are escaped, so that any pipe can carry it."""
+    return json.dumps(as_dict(report), indent=2) + "\n"

@@ -14,7 +14,7 @@ class _Part(BaseModel):
 
 
 class ClassCount(_Part):
-    """One class. `count` is null when K is not known, and both figures when redacted."""
+    """One class. `count` is null when K is not known, `count` and `share` when redacted."""
 
     index: int
     name: str | None = Field(alias="class")

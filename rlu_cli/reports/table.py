@@ -105,7 +105,7 @@ def _number(value: Any) -> str:
 
 
 def _shortened(source: str) -> str:
-    """A source, a path in it told from the working directory where that is shorter."""
+    """A source, with paths relative to the working directory where they lie below it."""
     here = f"{Path.cwd()}{os.sep}"
     return source.replace(here, "")
 

@@ -43,6 +43,8 @@ class Outcome:
 
 Command = Callable[..., Outcome]  # `rlu` with these words
 Words = list[str]
+Refused = Callable[..., str]  # the error that a command must end in
+Files = Callable[..., Words]  # an attack on these two states
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,12 @@ import os
 import shutil
 import struct
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cli_world import State, World, write_pair
-
-Refused = Callable[..., str]
-Files = Callable[..., list[str]]
+from cli_world import Files, Refused, State, Words, World, write_pair
 
 
 @pytest.fixture(params=["--global", "--local"])
@@ -28,7 +24,7 @@ def spoilt(world: World, tmp_path: Path, request: pytest.FixtureRequest) -> tupl
     return copies[request.param], ["attack", *pair, "--aux", str(world.aux), *world.told]
 
 
-def test_a_missing_file(spoilt, refused: Refused) -> None:
+def test_a_missing_file(spoilt: tuple[Path, Words], refused: Refused) -> None:
     path, words = spoilt
     path.unlink()
     refused("E201", 3, words, path, "No such file")
@@ -43,14 +39,16 @@ def test_files_cut_down_to_their_output_layer(
     refused("E215", 3, words, tmp_path / "heads", "nothing else")
 
 
-def test_a_folder(spoilt, refused: Refused) -> None:
+def test_a_folder(spoilt: tuple[Path, Words], refused: Refused) -> None:
     path, words = spoilt
     path.unlink()
     path.mkdir()
     refused("E201", 3, words, path, "directory")
 
 
-def test_a_file_without_permission(spoilt, refused: Refused, monkeypatch) -> None:
+def test_a_file_without_permission(
+    spoilt: tuple[Path, Words], refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, words = spoilt
     opened = Path.open
 
@@ -64,7 +62,7 @@ def test_a_file_without_permission(spoilt, refused: Refused, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize("name", ["no\x1b[31mred.pt", "a\u202eb.pt", "x" * 5000])
-def test_names_that_no_file_has_are_shown_safely(name, world: World, refused: Refused) -> None:
+def test_names_that_no_file_has_are_shown_safely(name: str, world: World, refused: Refused) -> None:
     words = ["attack", "--global", name, "--local", str(world.after), "--aux", str(world.aux)]
     error = refused("E201", 3, [*words, *world.told])
     assert "\u202e" not in error
@@ -81,7 +79,9 @@ class Bomb:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_would_run_code(zipped, spoilt, refused: Refused, tmp_path: Path) -> None:
+def test_a_pickle_that_would_run_code(
+    zipped: bool, spoilt: tuple[Path, Words], refused: Refused, tmp_path: Path
+) -> None:
     path, words = spoilt
     bomb = {"model": torch.load(path, weights_only=True), "extra": Bomb(tmp_path / "ran")}
     torch.save(bomb, path, _use_new_zipfile_serialization=zipped)
@@ -99,13 +99,13 @@ def _rezipped(path: Path, compression: int, extra: bytes = b"") -> None:
             archive.writestr(name, data + extra if name.endswith("data/0") else data)
 
 
-def test_a_deflated_torch_zip(spoilt, refused: Refused) -> None:
+def test_a_deflated_torch_zip(spoilt: tuple[Path, Words], refused: Refused) -> None:
     path, words = spoilt
     _rezipped(path, zipfile.ZIP_DEFLATED, bytes(10**7))
     refused("E204", 3, words, path)
 
 
-def test_an_inflated_torch_zip(spoilt, refused: Refused) -> None:
+def test_an_inflated_torch_zip(spoilt: tuple[Path, Words], refused: Refused) -> None:
     path, words = spoilt
     content = bytearray(path.read_bytes())
     entry = content.find(b"PK\x01\x02")
@@ -115,13 +115,13 @@ def test_an_inflated_torch_zip(spoilt, refused: Refused) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1000, -1])
-def test_a_truncated_file(kept, spoilt, refused: Refused) -> None:
+def test_a_truncated_file(kept: int, spoilt: tuple[Path, Words], refused: Refused) -> None:
     path, words = spoilt
     path.write_bytes(path.read_bytes()[:kept])
     refused("E202", 3, words, path)
 
 
-def test_a_file_over_the_limit(spoilt, refused: Refused) -> None:
+def test_a_file_over_the_limit(spoilt: tuple[Path, Words], refused: Refused) -> None:
     _, words = spoilt
     refused("E205", 3, [*words, "--max-bytes", "1000"], "1,000", "--max-bytes")
 
@@ -129,7 +129,9 @@ def test_a_file_over_the_limit(spoilt, refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("tensor", "value"), [("fc3.weight", float("nan")), ("conv1.bias", -float("inf"))]
 )
-def test_weights_that_are_not_finite(tensor, value, spoilt, refused: Refused) -> None:
+def test_weights_that_are_not_finite(
+    tensor: str, value: float, spoilt: tuple[Path, Words], refused: Refused
+) -> None:
     path, words = spoilt
     state = torch.load(path, weights_only=True)
     state[tensor].view(-1)[3] = value
@@ -137,7 +139,7 @@ def test_weights_that_are_not_finite(tensor, value, spoilt, refused: Refused) ->
     refused("E207", 3, words, path, tensor, "not finite")
 
 
-def test_no_tensors(spoilt, refused: Refused) -> None:
+def test_no_tensors(spoilt: tuple[Path, Words], refused: Refused) -> None:
     path, words = spoilt
     torch.save({"epoch": 3, "history": [1.0]}, path)
     refused("E208", 3, words, path, "epoch", "state_dict")
@@ -151,20 +153,26 @@ def states(world: World) -> tuple[State, State]:
     return world.states
 
 
-def test_output_layers_that_differ(states, files: Files, refused: Refused) -> None:
+def test_output_layers_that_differ(
+    states: tuple[State, State], files: Files, refused: Refused
+) -> None:
     before, after = states
     wider = {**after, "fc3.weight": torch.zeros(11, 84), "fc3.bias": torch.zeros(11)}
     refused("E212", 3, files(before, wider), "g.pt", "c.pt", "fc3.weight", "(10, 84)", "(11, 84)")
 
 
-def test_layers_of_different_names(states, files: Files, refused: Refused) -> None:
+def test_layers_of_different_names(
+    states: tuple[State, State], files: Files, refused: Refused
+) -> None:
     before, after = states
     renamed = {name.replace("fc3", "head"): tensor for name, tensor in after.items()}
     refused("E212", 3, files(before, renamed), "fc3.weight")
 
 
 @pytest.mark.parametrize("same_file", [True, False])
-def test_identical_files(same_file, states, files: Files, refused: Refused) -> None:
+def test_identical_files(
+    same_file: bool, states: tuple[State, State], files: Files, refused: Refused
+) -> None:
     before, _ = states
     words = files(before, before)
     if same_file:
@@ -172,13 +180,13 @@ def test_identical_files(same_file, states, files: Files, refused: Refused) -> N
     refused("E213", 3, words, "identical", "g.pt")
 
 
-def test_a_frozen_head(states, files: Files, refused: Refused) -> None:
+def test_a_frozen_head(states: tuple[State, State], files: Files, refused: Refused) -> None:
     before, after = states
     frozen = {name: (before if name.startswith("fc3") else after)[name] for name in after}
     refused("E213", 3, files(before, frozen), "fc3", "frozen", "conv1.weight", "--layer")
 
 
-def test_a_head_with_one_logit(states, files: Files, refused: Refused) -> None:
+def test_a_head_with_one_logit(states: tuple[State, State], files: Files, refused: Refused) -> None:
     one = [
         {name: tensor[:1] if name.startswith("fc3") else tensor for name, tensor in state.items()}
         for state in states

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_world import Outcome, World
+from cli_world import Command, Refused, Words, World
 from PIL import Image
-
-Command = Callable[..., Outcome]
-Refused = Callable[..., str]
 
 
 @pytest.fixture
@@ -26,18 +22,20 @@ def words(world: World, aux: Path) -> list[str]:
     return ["attack", *world.pair, "--aux", str(aux), *world.told]
 
 
-def test_no_such_folder(words, aux: Path, refused: Refused) -> None:
+def test_no_such_folder(words: Words, aux: Path, refused: Refused) -> None:
     shutil.rmtree(aux)
     refused("E220", 3, words, aux, "no such file or folder", "sub-folder")
 
 
-def test_an_empty_folder(words, aux: Path, refused: Refused) -> None:
+def test_an_empty_folder(words: Words, aux: Path, refused: Refused) -> None:
     shutil.rmtree(aux)
     aux.mkdir()
     refused("E220", 3, words, aux, "no class folders", "sub-folder")
 
 
-def test_images_beside_each_other_without_classes(words, aux: Path, refused: Refused) -> None:
+def test_images_beside_each_other_without_classes(
+    words: Words, aux: Path, refused: Refused
+) -> None:
     for file in list(aux.rglob("*.png")):
         file.rename(aux / f"{file.parent.name}-{file.name}")
     for folder in list(aux.iterdir()):
@@ -46,39 +44,41 @@ def test_images_beside_each_other_without_classes(words, aux: Path, refused: Ref
     refused("E220", 3, words, aux, "no class folders")
 
 
-def test_a_file_that_is_no_archive(words, aux: Path, refused: Refused) -> None:
+def test_a_file_that_is_no_archive(words: Words, aux: Path, refused: Refused) -> None:
     text = aux / "notes.txt"
     text.write_text("no images here")
     words[words.index("--aux") + 1] = str(text)
     refused("E220", 3, words, text, ".npz")
 
 
-def test_a_missing_class_folder_is_named(words, aux: Path, refused: Refused) -> None:
+def test_a_missing_class_folder_is_named(words: Words, aux: Path, refused: Refused) -> None:
     shutil.rmtree(aux / "4")
     error = refused("E221", 3, words, aux, "9 classes", "has 10")
     (missing,) = [line for line in error.splitlines() if line.startswith("  missing:")]
     assert missing.removeprefix("  missing:").strip() == "4"
 
 
-def test_a_class_too_many(words, aux: Path, refused: Refused) -> None:
+def test_a_class_too_many(words: Words, aux: Path, refused: Refused) -> None:
     shutil.copytree(aux / "4", aux / "10")
     refused("E221", 3, words, aux, "11 classes", "has 10")
 
 
 @pytest.mark.parametrize("left", [0, 1])
-def test_fewer_than_two_images_in_a_class(left, words, aux: Path, refused: Refused) -> None:
+def test_fewer_than_two_images_in_a_class(
+    left: int, words: Words, aux: Path, refused: Refused
+) -> None:
     for file in sorted((aux / "4").iterdir())[left:]:
         file.unlink()
     refused("E222", 3, words, aux, "fewer than 2", f"4 ({left})", "add images")
 
 
-def test_a_class_left_with_one_readable_image(words, aux: Path, refused: Refused) -> None:
+def test_a_class_left_with_one_readable_image(words: Words, aux: Path, refused: Refused) -> None:
     for file in sorted((aux / "4").iterdir())[1:]:
         file.write_bytes(b"torn")
     refused("E222", 3, words, "4 (1)", "3 files could not be read")
 
 
-def test_no_readable_image_at_all(words, aux: Path, refused: Refused) -> None:
+def test_no_readable_image_at_all(words: Words, aux: Path, refused: Refused) -> None:
     for file in aux.rglob("*.png"):
         file.write_bytes(b"torn")
     refused("E220", 3, words, aux, "40 files could not be read", "PNG")
@@ -94,7 +94,7 @@ def torn(aux: Path) -> Path:
 
 
 def test_unreadable_images_are_skipped_and_counted(
-    words, torn: Path, world: World, rlu: Command
+    words: Words, torn: Path, world: World, rlu: Command
 ) -> None:
     told = rlu(*words, "--format", "json")
     assert told.counts == world.counts
@@ -106,22 +106,22 @@ def test_unreadable_images_are_skipped_and_counted(
     assert said[0] in table.out
 
 
-def test_strict_stops_at_an_unreadable_image(words, torn: Path, refused: Refused) -> None:
+def test_strict_stops_at_an_unreadable_image(words: Words, torn: Path, refused: Refused) -> None:
     refused("E223", 3, [*words, "--strict"], torn, "2 files", "3/torn.png", "--strict")
 
 
-def test_strict_is_content_with_whole_images(words, world: World, rlu: Command) -> None:
+def test_strict_is_content_with_whole_images(words: Words, world: World, rlu: Command) -> None:
     assert rlu(*words, "--strict", "--format", "json").counts == world.counts
 
 
-def test_odd_palettes_say_nothing_on_stderr(words, aux: Path, rlu: Command) -> None:
+def test_odd_palettes_say_nothing_on_stderr(words: Words, aux: Path, rlu: Command) -> None:
     with Image.open(aux / "3" / "00000.png") as image:
         image.convert("P").save(aux / "3" / "palette.png", transparency=bytes(range(100)))
     result = rlu(*words, "--strict")
     assert (result.status, result.err) == (0, "")
 
 
-def test_names_of_files_are_shown_safely(words, aux: Path, rlu: Command) -> None:
+def test_names_of_files_are_shown_safely(words: Words, aux: Path, rlu: Command) -> None:
     (aux / "3" / "\x1b[31mred\u202e.png").write_text("not an image")
     result = rlu(*words, "--format", "json")
     assert result.status == 0
@@ -167,7 +167,9 @@ def _archive(path: Path, **changed: object) -> Path:
         ({"split": np.array(["test"])}, "split"),
     ],
 )
-def test_arrays_that_do_not_fit(changed, named, world: World, work: Path, refused: Refused) -> None:
+def test_arrays_that_do_not_fit(
+    changed: dict[str, Any], named: str, world: World, work: Path, refused: Refused
+) -> None:
     path = _archive(work / "aux.npz", **changed)
     words = ["attack", *world.pair, "--aux", str(path), *world.told]
     refused("E220", 3, words, path, named, "needed:")

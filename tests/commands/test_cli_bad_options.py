@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from cli_world import Outcome, World, write_pair
+from cli_world import Command, Refused, Words, World, write_pair
 
 from rlu_cli.commands.attack import attack
 from rlu_cli.settings.table import SETTINGS
-
-Command = Callable[..., Outcome]
-Refused = Callable[..., str]
 
 # Files have tests of their own; a history is read only where a scheme remembers one.
 _FILES = ("global_", "local", "aux", "output", "history")
@@ -30,7 +26,7 @@ TEXT_OPTIONS = [
 
 @pytest.mark.parametrize("name", TEXT_OPTIONS)
 def test_every_option_refuses_what_it_does_not_know(
-    name, told: list[str], rlu: Command, work: Path
+    name: str, told: list[str], rlu: Command, work: Path
 ) -> None:
     """A digit to str.isdigit, and nothing that any option takes."""
     option = "--" + name.rstrip("_").replace("_", "-")
@@ -67,14 +63,14 @@ def test_every_option_refuses_what_it_does_not_know(
         *(("--format", v) for v in ("xml", "JSON", "")),
     ],
 )
-def test_values_that_cannot_be(option, value, told: list[str], refused: Refused) -> None:
+def test_values_that_cannot_be(option: str, value: str, told: list[str], refused: Refused) -> None:
     error = refused("E101", 2, [*told, option, value])
     assert "invalid literal" not in error
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
-def test_cuda_asked_for_and_absent(device, told: list[str], refused: Refused) -> None:
+def test_cuda_asked_for_and_absent(device: str, told: list[str], refused: Refused) -> None:
     refused("E103", 2, [*told, "--device", device], device, "--device cpu", "rlu doctor")
 
 
@@ -83,7 +79,7 @@ def test_a_device_past_the_last_one(told: list[str], refused: Refused) -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["--global", "g.pt"], ["--frobnicate"]])
-def test_a_command_line_that_is_none(words, rlu: Command) -> None:
+def test_a_command_line_that_is_none(words: Words, rlu: Command) -> None:
     result = rlu("attack", *words)
     assert (result.status, result.out) == (2, "")
     assert "Traceback" not in result.err
@@ -107,12 +103,16 @@ def test_full_passes_need_a_batch_size_too(untold: list[str], refused: Refused) 
 
 
 @pytest.mark.parametrize(("given", "missing"), [("--lr", "epochs"), ("--epochs", "lr")])
-def test_only_what_is_missing_is_listed(given, missing, untold, refused: Refused) -> None:
+def test_only_what_is_missing_is_listed(
+    given: str, missing: str, untold: Words, refused: Refused
+) -> None:
     error = refused("E102", 2, [*untold, given, "1"])
     assert error.splitlines()[0] == f"error[E102]: nobody said: {missing}"
 
 
-def test_batchnorm_counters_hint_at_the_steps(world: World, tmp_path: Path, refused) -> None:
+def test_batchnorm_counters_hint_at_the_steps(
+    world: World, tmp_path: Path, refused: Refused
+) -> None:
     before, after = world.states
     counted = [
         {**state, "bn.num_batches_tracked": torch.tensor(passes)}
@@ -152,7 +152,9 @@ def test_without_a_batch_size_no_count_is_invented(
 # Output
 
 
-def test_an_output_that_exists_is_kept(told: list[str], work: Path, refused, rlu) -> None:
+def test_an_output_that_exists_is_kept(
+    told: list[str], work: Path, refused: Refused, rlu: Command
+) -> None:
     kept = work / "report.json"
     kept.write_text("mine")
     refused("E106", 2, [*told, "--output", "report.json"], "report.json", "--force")
@@ -162,7 +164,9 @@ def test_an_output_that_exists_is_kept(told: list[str], work: Path, refused, rlu
     assert "recovered by rlu" in kept.read_text()
 
 
-def test_a_dangling_link_is_not_written_through(told: list[str], work: Path, refused) -> None:
+def test_a_dangling_link_is_not_written_through(
+    told: list[str], work: Path, refused: Refused
+) -> None:
     (work / "report.json").symlink_to(work / "elsewhere.json")
     refused("E106", 2, [*told, "--output", "report.json"])
     assert not (work / "elsewhere.json").exists()
@@ -172,17 +176,21 @@ def test_a_dangling_link_is_not_written_through(told: list[str], work: Path, ref
     ("name", "why"),
     [("nowhere/r.json", "does not exist"), (".", "folder"), ("r" * 300, "too long")],
 )
-def test_an_output_that_cannot_be(name, why, told: list[str], work: Path, refused) -> None:
+def test_an_output_that_cannot_be(
+    name: str, why: str, told: list[str], work: Path, refused: Refused
+) -> None:
     refused("E201", 3, [*told, "--force", "--output", name], why, "--output")
     assert not list(work.iterdir())
 
 
-def test_a_device_is_never_replaced(told: list[str], refused) -> None:
+def test_a_device_is_never_replaced(told: list[str], refused: Refused) -> None:
     refused("E201", 3, [*told, "--force", "--output", os.devnull], os.devnull, "not a file")
     assert not Path(os.devnull).is_file()
 
 
-def test_a_full_disk_leaves_nothing(told: list[str], work: Path, refused, monkeypatch) -> None:
+def test_a_full_disk_leaves_nothing(
+    told: list[str], work: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

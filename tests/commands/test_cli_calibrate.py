@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from cli_world import Outcome
+from cli_world import Command, Outcome
 
 from rlu_cli import calibration
 from rlu_cli.simulator import images
 from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.simulation import Request, prepare
 
-Command = Callable[..., Outcome]
 SMALL_VGG = ("width=0.125", "hidden=64")
 
 

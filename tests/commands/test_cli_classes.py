@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cli_world import Outcome, World, trained_client, write_pair
+from cli_world import Command, Refused, Words, World, trained_client, write_pair
 from PIL import Image
-
-Command = Callable[..., Outcome]
-Refused = Callable[..., str]
 
 
 def _renamed(world: World, folder: Path, names: list[str]) -> Path:
@@ -41,14 +37,16 @@ def _with_aux(words: list[str], aux: Path) -> list[str]:
         ["B", "a", "a1", "a10", "a2", "b", "c", "d", "e", "é"],
     ],
 )
-def test_folders_in_order(names, told, world: World, tmp_path: Path, rlu: Command) -> None:
+def test_folders_in_order(
+    names: list[str], told: Words, world: World, tmp_path: Path, rlu: Command
+) -> None:
     """All-numeric names by number, any other by character."""
     result = rlu(*_with_aux(told, _renamed(world, tmp_path / "named", names)))
     assert result.counts == world.counts
     assert [row["class"] for row in result.report["result"]["counts"]] == names
 
 
-def test_the_mapping_is_shown(told, world: World, tmp_path: Path, rlu: Command) -> None:
+def test_the_mapping_is_shown(told: Words, world: World, tmp_path: Path, rlu: Command) -> None:
     names = [f"{letter}-class" for letter in "abcdefghij"]
     words = _with_aux(told, _renamed(world, tmp_path / "named", names))[:-2]
     out = rlu(*words).out
@@ -56,7 +54,7 @@ def test_the_mapping_is_shown(told, world: World, tmp_path: Path, rlu: Command) 
     assert f"class order: {listed}" in out
 
 
-def test_an_order_that_is_told(told, world: World, work: Path, rlu: Command) -> None:
+def test_an_order_that_is_told(told: Words, world: World, work: Path, rlu: Command) -> None:
     """Folders are in the order of their names, the model's classes in another."""
     names = ["truck", "cat", "deer", "dog", "frog", "bird", "horse", "ship", "auto", "plane"]
     aux = _renamed(world, work / "named", names)
@@ -67,7 +65,7 @@ def test_an_order_that_is_told(told, world: World, work: Path, rlu: Command) -> 
 
 
 def test_truth_by_name_follows_the_order_that_is_told(
-    told, world: World, work: Path, rlu: Command
+    told: Words, world: World, work: Path, rlu: Command
 ) -> None:
     names = list("jihgfedcba")
     aux = _renamed(world, work / "named", names)
@@ -78,14 +76,16 @@ def test_truth_by_name_follows_the_order_that_is_told(
 
 
 def test_an_order_without_one_of_the_folders(
-    told, world: World, work: Path, refused: Refused
+    told: Words, world: World, work: Path, refused: Refused
 ) -> None:
     aux = _renamed(world, work / "named", list("abcdefghij"))
     (work / "rlu.toml").write_text(f"classes = {json.dumps(list('abcdefghix'))}")
     refused("E221", 3, _with_aux(told, aux), "named", "not the model's: j", "x")
 
 
-def test_an_order_of_a_class_without_a_folder(told, world, work, refused: Refused) -> None:
+def test_an_order_of_a_class_without_a_folder(
+    told: Words, world: World, work: Path, refused: Refused
+) -> None:
     aux = _renamed(world, work / "named", list("abcdefghij"))
     shutil.rmtree(aux / "e")
     (work / "rlu.toml").write_text(f"classes = {json.dumps(list('abcdefghij'))}")
@@ -168,7 +168,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], 
 
 
 def test_file_names_do_not_matter_on_a_trained_batchnorm_model(
-    trained, world: World, tmp_path: Path, rlu: Command
+    trained: Trained, world: World, tmp_path: Path, rlu: Command
 ) -> None:
     """Which images share a batch must not hang on what they are called."""
     folder, pair, counts = trained
@@ -192,7 +192,7 @@ def test_file_names_do_not_matter_on_a_trained_batchnorm_model(
         assert report["diagnostics"] == reports[0]["diagnostics"]
 
 
-def test_the_files_are_left_as_they_were(trained, world: World, rlu: Command) -> None:
+def test_the_files_are_left_as_they_were(trained: Trained, world: World, rlu: Command) -> None:
     folder, pair, _ = trained
     contents = [Path(path).read_bytes() for path in pair[1::2]]
     words = ["--model", f"{folder / 'net.py'}:Net", "--normalize", "half", "--lr", "0.01"]

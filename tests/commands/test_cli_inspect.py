@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cli_world import Outcome, World, write_pair
+from cli_world import Command, Words, World, write_pair
 from safetensors.torch import save_file
-
-Command = Callable[..., Outcome]
 
 
 def _rows(text: str) -> dict[str, str]:
@@ -100,7 +97,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("second", [True, False])
-def test_code_in_a_file_does_not_run(second, world: World, work: Path, rlu: Command) -> None:
+def test_code_in_a_file_does_not_run(second: bool, world: World, work: Path, rlu: Command) -> None:
     torch.save({"model": world.states[0], "x": Bomb(work / "ran")}, work / "bomb.pt")
     files = [world.before, "bomb.pt"] if second else ["bomb.pt"]
     result = rlu("inspect", *files)
@@ -124,7 +121,7 @@ def test_settings_beside_a_file_are_not_read(world: World, work: Path, rlu: Comm
         ((".",), "E201"),
     ],
 )
-def test_what_cannot_be_inspected(words, code, world: World, rlu: Command) -> None:
+def test_what_cannot_be_inspected(words: Words, code: str, world: World, rlu: Command) -> None:
     result = rlu("inspect", *(word.format(file=world.before) for word in words))
     assert (result.status, result.err[:11]) == (3, f"error[{code}]")
     assert "Traceback" not in result.err

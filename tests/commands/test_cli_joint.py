@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from cli_world import Outcome
+from cli_world import Command, Refused, Words
 
 from rlu_cli.simulator import images
 from rlu_cli.simulator.local import Local
 from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.simulation import Request, prepare
 
-Command = Callable[..., Outcome]
 PLAN = Plan(clients=2, batch_size=32, epochs=2, lr=0.01, rounds=3, only=(1,))
 SMALL_VGG = ("width=0.125", "hidden=64")
 
@@ -227,7 +226,7 @@ def test_a_scheme_with_memory_is_joined_only_on_request(tmp_path: Path, rlu: Com
     assert joint["metrics"]["iacc"] > 0.95
 
 
-def test_a_joint_estimate_needs_a_history(told, refused) -> None:
+def test_a_joint_estimate_needs_a_history(told: Words, refused: Refused) -> None:
     refused("E102", 2, [*told, "--joint"], "history", "--history DIR")
 
 

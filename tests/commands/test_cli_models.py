@@ -9,16 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_world import Outcome, World, trained_client, write_pair
+from cli_world import (
+    Command,
+    Files,
+    Refused,
+    State,
+    Words,
+    World,
+    trained_client,
+    write_pair,
+)
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
 from rlu_cli.models import build_model
-
-Command = Callable[..., Outcome]
-Refused = Callable[..., str]
-Files = Callable[..., list[str]]
 
 OWN = """
 from dataclasses import dataclass
@@ -73,14 +78,18 @@ def plain(untold: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("gives", ["logits", "dict", "object"])
 @pytest.mark.parametrize("name", ["model.py:Net", "./model.py:factory", "userpkg.mod:factory"])
-def test_a_model_of_the_users_own(name, gives, own, plain, world: World, rlu: Command) -> None:
+def test_a_model_of_the_users_own(
+    name: str, gives: str, own: Path, plain: Words, world: World, rlu: Command
+) -> None:
     result = rlu(*plain, "--model", name, "--model-arg", f"gives={gives}")
     assert result.counts == world.counts
     assert result.report["settings"]["model"] == {"value": name, "source": "flag"}
     assert result.report["settings"]["model_args"]["value"] == {"gives": gives}
 
 
-def test_a_head_without_a_bias(own, plain, world: World, tmp_path: Path, rlu: Command) -> None:
+def test_a_head_without_a_bias(
+    own: Path, plain: Words, world: World, tmp_path: Path, rlu: Command
+) -> None:
     def build() -> nn.Module:
         return build_model("model.py:Net", arguments={"bias": False}, classes=10)
 
@@ -109,11 +118,13 @@ def test_a_head_without_a_bias(own, plain, world: World, tmp_path: Path, rlu: Co
         ("no_such_package.mod:Net", "no_such_package"),
     ],
 )
-def test_code_that_fails_is_the_users(name, named, own, plain, refused: Refused) -> None:
+def test_code_that_fails_is_the_users(
+    name: str, named: str, own: Path, plain: Words, refused: Refused
+) -> None:
     refused("E216", 3, [*plain, "--model", name], named)
 
 
-def test_a_model_that_does_not_fit_the_weights(own, plain, refused: Refused) -> None:
+def test_a_model_that_does_not_fit_the_weights(own: Path, plain: Words, refused: Refused) -> None:
     words = [*plain, "--model", "model.py:Net", "--model-arg", "bias=False"]
     refused("E215", 3, words, "g.pt", "fc3.bias")
 
@@ -137,13 +148,13 @@ FORMS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-def test_forms_of_the_same_state(form, files: Files, world: World, rlu: Command) -> None:
+def test_forms_of_the_same_state(form: str, files: Files, world: World, rlu: Command) -> None:
     pair = [FORMS[form](state) for state in world.states]
     assert rlu(*files(*pair), "--format", "json").counts == world.counts
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_either_torch_format(zipped, files: Files, world: World, rlu: Command) -> None:
+def test_either_torch_format(zipped: bool, files: Files, world: World, rlu: Command) -> None:
     def save(state: object, path: Path) -> None:
         torch.save(state, path, _use_new_zipfile_serialization=zipped)
 
@@ -178,7 +189,7 @@ def test_the_rate_is_read_from_the_optimiser(world: World, tmp_path: Path, rlu: 
 
 @pytest.mark.parametrize("act", ["relu", "tanh", "elu", "selu", "silu"])
 def test_the_activation_is_told_from_the_update(
-    act, world: World, tmp_path: Path, rlu: Command
+    act: str, world: World, tmp_path: Path, rlu: Command
 ) -> None:
     before, after, counts = trained_client(lambda: build_model("lenet5", arguments={"act": act}))
     pair = write_pair(tmp_path / "pair", before, after)
@@ -197,7 +208,9 @@ def test_the_activation_is_told_from_the_update(
         assert f"{cosine:.3f}" in shown
 
 
-def test_activation_and_scaling_are_told_together(untold, world: World, rlu: Command) -> None:
+def test_activation_and_scaling_are_told_together(
+    untold: Words, world: World, rlu: Command
+) -> None:
     rates = ["--lr", "0.01", "--epochs", "2", "--batch-size", "8", "--draws", "200"]
     result = rlu(*untold, *rates, "--format", "json")
     settings = result.report["settings"]
@@ -210,13 +223,15 @@ def test_activation_and_scaling_are_told_together(untold, world: World, rlu: Com
     assert set(scalings) == {"none", "half", "imagenet"}
 
 
-def test_what_is_given_is_not_measured(told, rlu: Command) -> None:
+def test_what_is_given_is_not_measured(told: Words, rlu: Command) -> None:
     report = rlu(*told, "--format", "json").report
     assert [r["embedding_cosine"] for r in report["readings"]] == [None]
     assert "embedding cosine" in rlu(*told).out  # the check of the one that is taken
 
 
-def test_scalings_that_cannot_be_told_apart(own, files, world, tmp_path, refused: Refused) -> None:
+def test_scalings_that_cannot_be_told_apart(
+    own: Path, files: Files, world: World, tmp_path: Path, refused: Refused
+) -> None:
     """A network that normalises its input sees the same under every scaling."""
     (own / "flat.py").write_text(
         "from torch import nn\n"
@@ -235,7 +250,7 @@ def test_scalings_that_cannot_be_told_apart(own, files, world, tmp_path, refused
 # Images
 
 
-def test_an_archive_with_splits(told, world: World, work: Path, rlu: Command) -> None:
+def test_an_archive_with_splits(told: Words, world: World, work: Path, rlu: Command) -> None:
     images, labels = [], []
     for folder in sorted(world.aux.iterdir()):
         for file in sorted(folder.iterdir()):
@@ -269,7 +284,7 @@ def test_an_archive_with_splits(told, world: World, work: Path, rlu: Command) ->
     assert "train" in " ".join(other["assumptions"])
 
 
-def test_grey_images_and_other_sizes(told, world: World, work: Path, rlu: Command) -> None:
+def test_grey_images_and_other_sizes(told: Words, world: World, work: Path, rlu: Command) -> None:
     for file in world.aux.rglob("*.png"):
         target = work / "grey" / file.relative_to(world.aux)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -280,7 +295,7 @@ def test_grey_images_and_other_sizes(told, world: World, work: Path, rlu: Comman
     assert result.counts == world.counts  # an untrained model sees little of either
 
 
-def test_some_images_of_each_class(told, rlu: Command) -> None:
+def test_some_images_of_each_class(told: Words, rlu: Command) -> None:
     def shares(*more: object) -> list[float]:
         report = rlu(*told, *more, "--format", "json").report
         return [row["share"] for row in report["result"]["counts"]]
@@ -313,7 +328,7 @@ def learned() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
 
 
 def test_noise_is_refused_for_a_trained_model(
-    learned, world: World, tmp_path: Path, refused: Refused
+    learned: tuple[State, State], world: World, tmp_path: Path, refused: Refused
 ) -> None:
     words = ["attack", *write_pair(tmp_path / "pair", *learned), "--aux", "none", *world.told]
     refused("E225", 3, [*words, "--model-arg", "act=tanh"], "trained", "--aux DIR")
@@ -328,7 +343,9 @@ def test_noise_is_refused_for_a_trained_model_that_is_undecided_on_noise(
     refused("E225", 3, ["attack", *pair, "--aux", "none", "--draws", "200"], "trained")
 
 
-def test_noise_of_a_size_that_nobody_said(own, world, tmp_path, refused: Refused) -> None:
+def test_noise_of_a_size_that_nobody_said(
+    own: Path, world: World, tmp_path: Path, refused: Refused
+) -> None:
     (own / "pool.py").write_text(
         "from torch import nn\n"
         "def Net():\n"

@@ -7,13 +7,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_world import Outcome, World
+from cli_world import Command, Words, World
 
-Command = Callable[..., Outcome]
 RLU = [sys.executable, "-m", "rlu_cli"]
 ONE_CORE = {"OMP_NUM_THREADS": "1"}
 
@@ -70,7 +68,7 @@ def test_streams_are_kept_apart(told: list[str], world: World, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("quiet", [[], ["-q"], ["--quiet"]])
-def test_a_report_says_nothing_on_stderr(quiet, told: list[str], rlu: Command) -> None:
+def test_a_report_says_nothing_on_stderr(quiet: Words, told: list[str], rlu: Command) -> None:
     result = rlu(*told, *quiet)
     assert (result.status, result.err) == (0, "")
 
@@ -81,7 +79,9 @@ def test_errors_come_through_quiet(untold: list[str], rlu: Command) -> None:
     assert result.err.startswith("error[E102]")
 
 
-def test_progress_is_for_terminals(told: list[str], rlu: Command, monkeypatch) -> None:
+def test_progress_is_for_terminals(
+    told: list[str], rlu: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert rlu(*told, "-q").err == ""
 
@@ -98,7 +98,9 @@ def test_a_reader_that_went_away(told: list[str]) -> None:
 
 
 @pytest.mark.parametrize("form", ["table", "json"])
-def test_a_pipe_that_knows_no_such_letters(form, told, world, rlu: Command, monkeypatch) -> None:
+def test_a_pipe_that_knows_no_such_letters(
+    form: str, told: Words, world: World, rlu: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = io.BytesIO()
     narrow = io.TextIOWrapper(written, "ascii", write_through=True)
     with monkeypatch.context() as patch:
@@ -112,7 +114,9 @@ def test_a_pipe_that_knows_no_such_letters(form, told, world, rlu: Command, monk
         assert f"{sum(world.counts)} labels recovered by rlu" in text
 
 
-def test_a_full_standard_output(told: list[str], rlu: Command, monkeypatch) -> None:
+def test_a_full_standard_output(
+    told: list[str], rlu: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Full(io.StringIO):
         def write(self, text: str) -> int:
             raise OSError(28, "No space left on device")
@@ -124,7 +128,9 @@ def test_a_full_standard_output(told: list[str], rlu: Command, monkeypatch) -> N
     assert result.err.startswith("error[E201]: cannot write standard output")
 
 
-def test_an_interrupt(told: list[str], rlu: Command, work: Path, monkeypatch) -> None:
+def test_an_interrupt(
+    told: list[str], rlu: Command, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -135,7 +141,9 @@ def test_an_interrupt(told: list[str], rlu: Command, work: Path, monkeypatch) ->
     assert not list(work.iterdir())
 
 
-def test_an_interrupt_while_writing_leaves_nothing(told, rlu, work: Path, monkeypatch) -> None:
+def test_an_interrupt_while_writing_leaves_nothing(
+    told: Words, rlu: Command, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -144,7 +152,9 @@ def test_an_interrupt_while_writing_leaves_nothing(told, rlu, work: Path, monkey
     assert not list(work.iterdir())
 
 
-def test_a_defect_is_told_from_bad_input(told: list[str], rlu: Command, monkeypatch) -> None:
+def test_a_defect_is_told_from_bad_input(
+    told: list[str], rlu: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def defect(*_: object, **__: object) -> None:
         raise RuntimeError("a defect")
 

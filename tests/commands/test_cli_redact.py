@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from cli_world import Outcome, World
+from cli_world import Command, Words, World
 
-Command = Callable[..., Outcome]
 NAMES = [f"secretclass{letter}" for letter in "abcdefghij"]
 
 
@@ -44,7 +42,7 @@ def model(request: pytest.FixtureRequest) -> list[str]:
 
 @pytest.mark.parametrize("form", ["json", "table"])
 def test_nothing_of_the_client_is_left(
-    form, model, words, world: World, tmp_path: Path, rlu: Command
+    form: str, model: Words, words: Words, world: World, tmp_path: Path, rlu: Command
 ) -> None:
     shown = rlu(*words, *model, "--format", form)
     hidden = rlu(*words, *model, "--format", form, "--redact")
@@ -55,7 +53,7 @@ def test_nothing_of_the_client_is_left(
         assert told not in hidden.out + hidden.err
 
 
-def test_counts_and_shares_are_gone_and_scores_stay(words, rlu: Command) -> None:
+def test_counts_and_shares_are_gone_and_scores_stay(words: Words, rlu: Command) -> None:
     whole = rlu(*words, "--format", "json").report
     report = rlu(*words, "--format", "json", "--redact").report
     for result in (report["result"], *(method["result"] for method in report["methods"])):
@@ -74,7 +72,7 @@ def test_counts_and_shares_are_gone_and_scores_stay(words, rlu: Command) -> None
         assert row["share"] == 0 or str(row["share"]) not in text
 
 
-def test_sources_name_no_file(words, rlu: Command) -> None:
+def test_sources_name_no_file(words: Words, rlu: Command) -> None:
     settings = rlu(*words, "--format", "json", "--redact").report["settings"]
     assert settings["lr"] == {"value": 0.01, "source": "file"}
     assert settings["seed"] == {"value": 3, "source": "file"}
@@ -82,7 +80,7 @@ def test_sources_name_no_file(words, rlu: Command) -> None:
     assert not {"classes", "truth", "output"} & set(settings)
 
 
-def test_skipped_files_are_counted_without_their_names(words, rlu: Command) -> None:
+def test_skipped_files_are_counted_without_their_names(words: Words, rlu: Command) -> None:
     said = rlu(*words, "--redact").out
     assert "skipped 1 unreadable files" in said
     assert "against the truth" in said

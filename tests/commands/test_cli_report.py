@@ -12,16 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_world import DRAWS, Outcome, World, write_pair
-
-Command = Callable[..., Outcome]
+from cli_world import DRAWS, Command, Outcome, Words, World, write_pair
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def test_the_keys_that_stay(told, world: World, work: Path, rlu: Command) -> None:
+def test_the_keys_that_stay(told: Words, world: World, work: Path, rlu: Command) -> None:
     (work / "truth.json").write_text(json.dumps(world.counts))
     report = rlu(*told, "--truth", "truth.json", "--format", "json").report
     assert report["schema_version"]
@@ -44,7 +42,7 @@ def test_the_keys_that_stay(told, world: World, work: Path, rlu: Command) -> Non
     assert report["diagnostics"]["confidence_sum_before"] == pytest.approx(1, abs=0.02)
 
 
-def test_the_first_method_stands_at_the_top_too(told, rlu: Command) -> None:
+def test_the_first_method_stands_at_the_top_too(told: Words, rlu: Command) -> None:
     report = rlu(*told, "--format", "json").report
     first = report["methods"][0]
     assert set(first) >= {"method", "result", "metrics", "diagnostics", "warnings"}
@@ -53,14 +51,14 @@ def test_the_first_method_stands_at_the_top_too(told, rlu: Command) -> None:
     assert first["metrics"] == report["metrics"]
 
 
-def test_counts_are_whole_and_sum_to_the_total(told, rlu: Command) -> None:
+def test_counts_are_whole_and_sum_to_the_total(told: Words, rlu: Command) -> None:
     result = rlu(*told, "--batch-size", 37, "--format", "json")
     assert all(isinstance(count, int) and count >= 0 for count in result.counts)
     assert sum(result.counts) == result.report["result"]["total"] == 74
     assert sum(row["share"] for row in result.report["result"]["counts"]) == pytest.approx(1)
 
 
-def test_hashes_of_the_inputs(told, world: World, work: Path, rlu: Command) -> None:
+def test_hashes_of_the_inputs(told: Words, world: World, work: Path, rlu: Command) -> None:
     (work / "truth.json").write_text(json.dumps(world.counts))
     inputs = rlu(*told, "--truth", "truth.json", "--format", "json").report["inputs"]
     for name, path in (
@@ -71,7 +69,9 @@ def test_hashes_of_the_inputs(told, world: World, work: Path, rlu: Command) -> N
         assert inputs[name] == {"path": str(path), "sha256": _sha256(path.read_bytes())}
 
 
-def test_a_folders_hash_is_over_its_paths_and_hashes(told, world: World, rlu: Command) -> None:
+def test_a_folders_hash_is_over_its_paths_and_hashes(
+    told: Words, world: World, rlu: Command
+) -> None:
     lines = sorted(
         f"{file.relative_to(world.aux).as_posix()}\0{_sha256(file.read_bytes())}\n"
         for file in world.aux.rglob("*.png")
@@ -81,7 +81,7 @@ def test_a_folders_hash_is_over_its_paths_and_hashes(told, world: World, rlu: Co
 
 
 def test_renamed_images_change_the_hash_and_nothing_else(
-    told, world: World, tmp_path: Path, rlu: Command
+    told: Words, world: World, tmp_path: Path, rlu: Command
 ) -> None:
     renamed = Path(shutil.copytree(world.aux, tmp_path / "renamed"))
     for number, file in enumerate(sorted(renamed.rglob("*.png"), reverse=True)):
@@ -94,7 +94,7 @@ def test_renamed_images_change_the_hash_and_nothing_else(
     assert first["diagnostics"] == second["diagnostics"]
 
 
-def test_the_same_seed_gives_the_same_answer(told, rlu: Command) -> None:
+def test_the_same_seed_gives_the_same_answer(told: Words, rlu: Command) -> None:
     reports = [rlu(*told, "--seed", seed, "--format", "json").report for seed in (3, 3, 4)]
     for report in reports:
         del report["created"]
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_answer(told, rlu: Command) -> None:
     assert shares[0] != shares[2]
 
 
-def test_a_search_cut_short_is_reported_with_status_4(told, rlu: Command) -> None:
+def test_a_search_cut_short_is_reported_with_status_4(told: Words, rlu: Command) -> None:
     result = rlu(*told, "--iterations", 0, "--format", "json")
     assert result.status == 4
     report = json.loads(result.out)
@@ -194,7 +194,9 @@ def _unsafe(text: str) -> set[str]:
 
 @pytest.mark.parametrize("form", ["table", "json"])
 @pytest.mark.parametrize("listed", [True, False])
-def test_names_are_shown_safely(form, listed, odd, work: Path, rlu: Command) -> None:
+def test_names_are_shown_safely(
+    form: str, listed: bool, odd: Words, work: Path, rlu: Command
+) -> None:
     if listed:
         (work / "rlu.toml").write_text(f"classes = {json.dumps(sorted(ODD_NAMES))}")
     result = rlu(*odd, "--format", form)
@@ -203,13 +205,13 @@ def test_names_are_shown_safely(form, listed, odd, work: Path, rlu: Command) -> 
     assert "red\\\\x07" in result.out if form == "json" else "red\\x07" in result.out
 
 
-def test_settings_are_shown_safely(odd, work: Path, rlu: Command) -> None:
+def test_settings_are_shown_safely(odd: Words, work: Path, rlu: Command) -> None:
     (work / "rlu.toml").write_text(f"classes = {json.dumps(sorted(ODD_NAMES))}")
     result = rlu(*odd, "--show-settings")
     assert not _unsafe(result.out + result.err)
 
 
-def test_a_table_is_not_cut_where_there_is_no_terminal(odd, rlu: Command) -> None:
+def test_a_table_is_not_cut_where_there_is_no_terminal(odd: Words, rlu: Command) -> None:
     out = rlu(*odd).out
     cells = [line.split("│")[1].strip() for line in out.splitlines() if line.count("│") == 5]
     names = [cell.partition(" ")[2] for cell in cells]
@@ -217,7 +219,7 @@ def test_a_table_is_not_cut_where_there_is_no_terminal(odd, rlu: Command) -> Non
     assert expected <= set(names)
 
 
-def test_names_of_bytes_that_are_no_text(odd, world: World, rlu: Command) -> None:
+def test_names_of_bytes_that_are_no_text(odd: Words, world: World, rlu: Command) -> None:
     folder = Path(odd[odd.index("--aux") + 1])
     (folder / "=cmd").rename(os.fsdecode(os.fsencode(folder) + b"/\xff"))
     assert rlu(*odd, "--format", "json").status == 0
@@ -277,11 +279,13 @@ def terminal(monkeypatch: pytest.MonkeyPatch, rlu: Command) -> Command:
     return run
 
 
-def test_a_terminal_gets_colours(told, terminal: Command) -> None:
+def test_a_terminal_gets_colours(told: Words, terminal: Command) -> None:
     assert "\x1b[" in terminal(*told).out
 
 
-def test_a_terminal_without_colours(told, terminal: Command, monkeypatch) -> None:
+def test_a_terminal_without_colours(
+    told: Words, terminal: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     result = terminal(*told)
     assert result.status == 0
@@ -289,12 +293,12 @@ def test_a_terminal_without_colours(told, terminal: Command, monkeypatch) -> Non
     assert "recovered by rlu" in result.out
 
 
-def test_a_pipe_gets_no_colours(told, rlu: Command, monkeypatch) -> None:
+def test_a_pipe_gets_no_colours(told: Words, rlu: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "\x1b" not in rlu(*told).out
 
 
-def test_a_file_is_no_terminal(odd, work: Path, terminal: Command) -> None:
+def test_a_file_is_no_terminal(odd: Words, work: Path, terminal: Command) -> None:
     result = terminal(*odd, "--output", "report.txt")
     text = (work / "report.txt").read_text("utf-8")
     assert (result.status, result.out) == (0, "")

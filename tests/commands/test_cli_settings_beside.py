@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_world import Outcome, World
-
-Command = Callable[..., Outcome]
-Refused = Callable[..., str]
+from cli_world import Command, Refused, Words, World
 
 
 @pytest.fixture
@@ -54,14 +50,23 @@ def ran(tmp_path: Path) -> Path:
     "model",
     ["evil.py:Net", "{sent}/evil.py:Net", "./evil.py:Net", "evil:Net", "os:mkdir", "x.py:"],
 )
-def test_code_is_not_named_from_there(model, words, sent, ran, refused, monkeypatch) -> None:
+def test_code_is_not_named_from_there(
+    model: Words,
+    words: Words,
+    sent: Path,
+    ran: Path,
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(sent)
     (sent / "rlu.toml").write_text(f"model = {json.dumps(model.format(sent=sent))}")
     refused("E105", 2, words, "model", "rlu.toml", "run code", "--model")
     assert not ran.exists()
 
 
-def test_the_same_code_named_by_the_user_runs(words, sent, ran, world, rlu: Command) -> None:
+def test_the_same_code_named_by_the_user_runs(
+    words: Words, sent: Path, ran: Path, world: World, rlu: Command
+) -> None:
     (sent / "rlu.toml").write_text('model = "evil.py:Net"')
     result = rlu(*words, "--model", sent / "evil.py:Net", "--draws", 200, "--format", "json")
     assert result.counts == world.counts
@@ -69,7 +74,7 @@ def test_the_same_code_named_by_the_user_runs(words, sent, ran, world, rlu: Comm
 
 
 def test_code_named_in_the_users_own_project_runs(
-    words, sent, ran, world, work: Path, rlu: Command
+    words: Words, sent: Path, ran: Path, world: World, work: Path, rlu: Command
 ) -> None:
     (work / "rlu.toml").write_text(f"model = {json.dumps(str(sent / 'evil.py:Net'))}\ndraws = 200")
     assert rlu(*words, "--format", "json").counts == world.counts
@@ -78,7 +83,12 @@ def test_code_named_in_the_users_own_project_runs(
 
 @pytest.mark.parametrize("working", ["beside", "below", "run"])
 def test_standing_inside_what_was_sent_changes_nothing(
-    working, words, sent: Path, ran, refused, monkeypatch
+    working: str,
+    words: Words,
+    sent: Path,
+    ran: Path,
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The file is the sender's also where the search upwards from the working folder meets it."""
     (sent / "rlu.toml").write_text('model = "evil:Net"')
@@ -99,7 +109,7 @@ def test_standing_inside_what_was_sent_changes_nothing(
     "setting",
     ['output = "report.json"', 'output = "/tmp/report.json"', "max_bytes = 1_000_000_000_000"],
 )
-def test_neither_outputs_nor_limits(setting, words, sent: Path, rlu: Command) -> None:
+def test_neither_outputs_nor_limits(setting: str, words: Words, sent: Path, rlu: Command) -> None:
     before = sorted(sent.iterdir())
     (sent / "rlu.toml").write_text(setting)
     result = rlu(*words)
@@ -109,7 +119,7 @@ def test_neither_outputs_nor_limits(setting, words, sent: Path, rlu: Command) ->
 
 
 def test_limits_and_outputs_in_the_users_own_project(
-    words, work: Path, rlu: Command, refused: Refused
+    words: Words, work: Path, rlu: Command, refused: Refused
 ) -> None:
     (work / "rlu.toml").write_text('output = "report.json"\nmax_bytes = 1_000_000')
     result = rlu(*words)
@@ -118,26 +128,32 @@ def test_limits_and_outputs_in_the_users_own_project(
 
 
 @pytest.mark.parametrize("path", ["../secret.json", "{secret}", "sub/../../secret.json", "link"])
-def test_no_path_outside(path, words, sent: Path, secret: Path, refused: Refused) -> None:
+def test_no_path_outside(
+    path: str, words: Words, sent: Path, secret: Path, refused: Refused
+) -> None:
     (sent / "sub").mkdir()
     (sent / "link").symlink_to(secret)
     (sent / "rlu.toml").write_text(f"truth = {json.dumps(path.format(secret=secret))}")
     refused("E105", 2, words, "truth", "outside", "--truth")
 
 
-def test_no_path_through_a_folder_that_leads_outside(words, sent, secret, refused) -> None:
+def test_no_path_through_a_folder_that_leads_outside(
+    words: Words, sent: Path, secret: Path, refused: Refused
+) -> None:
     (sent / "folder").symlink_to(secret.parent, target_is_directory=True)
     (sent / "rlu.toml").write_text('truth = "folder/secret.json"')
     refused("E105", 2, words, "truth", "outside")
 
 
-def test_the_same_path_named_by_the_user_is_read(words, sent, secret, rlu: Command) -> None:
+def test_the_same_path_named_by_the_user_is_read(
+    words: Words, sent: Path, secret: Path, rlu: Command
+) -> None:
     (sent / "rlu.toml").write_text('truth = "../secret.json"')
     report = rlu(*words, "--truth", secret, "--format", "json").report
     assert report["metrics"]["iacc"] == 1.0
 
 
-def test_a_path_inside_is_read(words, sent, secret, rlu: Command) -> None:
+def test_a_path_inside_is_read(words: Words, sent: Path, secret: Path, rlu: Command) -> None:
     shutil.copy(secret, sent / "truth.json")
     (sent / "rlu.toml").write_text('truth = "truth.json"\nseed = 4')
     report = rlu(*words, "--format", "json").report
@@ -167,7 +183,7 @@ def test_a_path_inside_is_read(words, sent, secret, rlu: Command) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_and_shown_safely(
-    content, code, status, words, sent: Path, refused
+    content: str, code: str, status: int, words: Words, sent: Path, refused: Refused
 ) -> None:
     (sent / "rlu.toml").write_bytes(content.encode("utf-8", "surrogateescape"))
     error = refused(code, status, words)
@@ -175,13 +191,15 @@ def test_what_cannot_be_is_refused_and_shown_safely(
     assert "\x07" not in error
 
 
-def test_a_project_file_beside_is_not_read(words, sent: Path, ran, rlu: Command) -> None:
+def test_a_project_file_beside_is_not_read(
+    words: Words, sent: Path, ran: Path, rlu: Command
+) -> None:
     (sent / "pyproject.toml").write_text('[tool.rlu]\nmodel = "evil.py:Net"\nseed = 9')
     settings = rlu(*words, "--format", "json").report["settings"]
     assert settings["seed"]["value"] == 0
     assert not ran.exists()
 
 
-def test_a_settings_file_that_is_no_file(words, sent: Path, rlu: Command) -> None:
+def test_a_settings_file_that_is_no_file(words: Words, sent: Path, rlu: Command) -> None:
     (sent / "rlu.toml").mkdir()
     assert rlu(*words).status == 0

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from cli_world import Outcome, World
-
-Command = Callable[..., Outcome]
-Refused = Callable[..., str]
+from cli_world import Command, Refused, Words, World
 
 
 class Places:
@@ -86,13 +82,17 @@ def test_defaults_come_last(places: Places, rlu: Command) -> None:
     assert settings["mode"] == {"value": "eval", "source": "the model's layers"}
 
 
-def test_an_empty_variable_says_nothing(told, rlu: Command, monkeypatch) -> None:
+def test_an_empty_variable_says_nothing(
+    told: Words, rlu: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RLU_SEED", "")
     report = rlu(*told, "--format", "json").report
     assert report["settings"]["seed"] == {"value": 0, "source": "default"}
 
 
-def test_every_setting_can_come_from_a_variable(untold, rlu: Command, monkeypatch) -> None:
+def test_every_setting_can_come_from_a_variable(
+    untold: Words, rlu: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = {
         "LR": "0.01",
         "EPOCHS": "2",
@@ -117,12 +117,14 @@ def test_every_setting_can_come_from_a_variable(untold, rlu: Command, monkeypatc
     assert settings["seed"]["value"] == 7
 
 
-def test_a_wrong_variable_is_named(untold, refused: Refused, monkeypatch) -> None:
+def test_a_wrong_variable_is_named(
+    untold: Words, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RLU_EPOCHS", "two")
     refused("E101", 2, [*untold, "--lr", "0.01"], "epochs", "two", "RLU_EPOCHS")
 
 
-def test_keys_may_be_written_with_dashes(untold, work: Path, rlu: Command) -> None:
+def test_keys_may_be_written_with_dashes(untold: Words, work: Path, rlu: Command) -> None:
     lines = ("lr = 0.01", "epochs = 2", "batch-size = 8", 'model-args = {act = "relu"}')
     (work / "rlu.toml").write_text("\n".join([*lines, 'normalize = "half"', "draws = 50"]))
     report = rlu(*untold, "--format", "json").report
@@ -130,7 +132,7 @@ def test_keys_may_be_written_with_dashes(untold, work: Path, rlu: Command) -> No
     assert report["settings"]["model_args"]["value"] == {"act": "relu"}
 
 
-def test_a_project_without_our_table_is_passed_over(told, work: Path, rlu: Command) -> None:
+def test_a_project_without_our_table_is_passed_over(told: Words, work: Path, rlu: Command) -> None:
     (work.parent / "rlu.toml").write_text("seed = 5")
     (work / "pyproject.toml").write_text("[tool.other]\nx = 1\n[project]\nname = 'x'")
     report = rlu(*told, "--format", "json").report
@@ -139,7 +141,7 @@ def test_a_project_without_our_table_is_passed_over(told, work: Path, rlu: Comma
     assert rlu(*told).status == 0
 
 
-def test_only_the_nearest_project_counts(told, work: Path, rlu: Command) -> None:
+def test_only_the_nearest_project_counts(told: Words, work: Path, rlu: Command) -> None:
     (work.parent / "rlu.toml").write_text("this is no TOML")
     (work / "rlu.toml").write_text("draws = 50")
     settings = rlu(*told[: told.index("--draws")], "--format", "json").report["settings"]
@@ -167,13 +169,15 @@ def test_only_the_nearest_project_counts(told, work: Path, rlu: Command) -> None
         ("normalize = 3", "E101", 2),
     ],
 )
-def test_a_settings_file_that_cannot_be(text, code, status, untold, work, refused) -> None:
+def test_a_settings_file_that_cannot_be(
+    text: str, code: str, status: int, untold: Words, work: Path, refused: Refused
+) -> None:
     (work / "rlu.toml").write_text(text)
     words = untold if "lr" in text else [*untold, "--lr", "0.01"]
     refused(code, status, words if "epochs" in text else [*words, "--epochs", "2"], "rlu.toml")
 
 
-def test_a_setting_misspelt_is_guessed(told, work: Path, refused: Refused) -> None:
+def test_a_setting_misspelt_is_guessed(told: Words, work: Path, refused: Refused) -> None:
     (work / "rlu.toml").write_text("batchsize = 8")
     refused("E101", 2, told, "batchsize", "did you mean batch_size?", "rlu.toml")
 
@@ -181,7 +185,9 @@ def test_a_setting_misspelt_is_guessed(told, work: Path, refused: Refused) -> No
 # --show-settings
 
 
-def test_settings_are_shown_with_their_sources(told, work: Path, rlu: Command, monkeypatch) -> None:
+def test_settings_are_shown_with_their_sources(
+    told: Words, work: Path, rlu: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (work / "rlu.toml").write_text("seed = 5")
     monkeypatch.setenv("RLU_MODE", "eval")
     result = rlu(*told, "--show-settings")
@@ -195,7 +201,7 @@ def test_settings_are_shown_with_their_sources(told, work: Path, rlu: Command, m
     assert shown["samples"][1].startswith("not given: --samples")
 
 
-def test_shown_settings_end_in_what_is_missing(untold, rlu: Command) -> None:
+def test_shown_settings_end_in_what_is_missing(untold: Words, rlu: Command) -> None:
     result = rlu(*untold, "--show-settings", "--seed", 3)
     assert result.status == 2
     assert "seed" in result.out

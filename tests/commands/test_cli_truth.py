@@ -8,10 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_world import Outcome, World
-
-Command = Callable[..., Outcome]
-Refused = Callable[..., str]
+from cli_world import Command, Refused, Words, World
 
 
 def _csv(counts: list[int], header: str = "class,count\n") -> str:
@@ -37,7 +34,9 @@ FORMS: dict[str, Callable[[list[int]], str]] = {
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-def test_every_form_scores_the_answer(form, told, world: World, work: Path, rlu: Command) -> None:
+def test_every_form_scores_the_answer(
+    form: str, told: Words, world: World, work: Path, rlu: Command
+) -> None:
     (work / "truth").write_text(FORMS[form](world.counts), encoding="utf-8", newline="")
     result = rlu(*told, "--truth", "truth", "--format", "json")
     report = result.report
@@ -46,7 +45,7 @@ def test_every_form_scores_the_answer(form, told, world: World, work: Path, rlu:
     assert report["inputs"]["truth"]["path"] == str(work / "truth")
 
 
-def test_scores_tell_what_is_wrong(told, world: World, work: Path, rlu: Command) -> None:
+def test_scores_tell_what_is_wrong(told: Words, world: World, work: Path, rlu: Command) -> None:
     wrong = world.counts[1:] + world.counts[:1]
     (work / "truth").write_text(json.dumps(wrong))
     metrics = rlu(*told, "--truth", "truth", "--format", "json").report["metrics"]
@@ -61,7 +60,9 @@ def test_scores_tell_what_is_wrong(told, world: World, work: Path, rlu: Command)
     assert metrics["floor_cacc"] == pytest.approx(sum(count > 0 for count in wrong) / 10)
 
 
-def test_truth_named_in_the_users_own_settings(told, world, work: Path, rlu: Command) -> None:
+def test_truth_named_in_the_users_own_settings(
+    told: Words, world: World, work: Path, rlu: Command
+) -> None:
     (work / "kept").mkdir()
     (work / "kept" / "truth.json").write_text(json.dumps(world.counts))
     (work / "rlu.toml").write_text('truth = "kept/truth.json"')
@@ -113,7 +114,9 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("content", list(UNKNOWN))
-def test_truth_in_an_unknown_format(content, told, work: Path, refused: Refused) -> None:
+def test_truth_in_an_unknown_format(
+    content: str, told: Words, work: Path, refused: Refused
+) -> None:
     (work / "truth.json").write_text(UNKNOWN[content], encoding="utf-8")
     refused("E104", 2, [*told, "--truth", "truth.json"], "truth.json", "JSON list", "CSV")
 
@@ -129,15 +132,17 @@ def test_truth_in_an_unknown_format(content, told, work: Path, refused: Refused)
         ({"counts": [16]}, "1 classes"),
     ],
 )
-def test_truth_that_does_not_fit(content, named, told, work: Path, refused: Refused) -> None:
+def test_truth_that_does_not_fit(
+    content: object, named: str, told: Words, work: Path, refused: Refused
+) -> None:
     (work / "truth.json").write_text(json.dumps(content))
     refused("E230", 3, [*told, "--truth", "truth.json"], "truth.json", named)
 
 
-def test_a_truth_that_is_not_there(told, work: Path, refused: Refused) -> None:
+def test_a_truth_that_is_not_there(told: Words, work: Path, refused: Refused) -> None:
     refused("E201", 3, [*told, "--truth", "gone.json"], "gone.json", "--truth")
 
 
-def test_a_truth_that_is_no_text(told, work: Path, refused: Refused) -> None:
+def test_a_truth_that_is_no_text(told: Words, work: Path, refused: Refused) -> None:
     (work / "truth.json").write_bytes(b"\xff\xfe\x00")
     refused("E201", 3, [*told, "--truth", "truth.json"], "truth.json")

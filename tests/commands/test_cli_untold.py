@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli_world import Outcome, State, write_pair
+from cli_world import Command, Refused, State, Words, write_pair
 
 from rlu_cli.simulator.digits import draw_digits
 
-Command = Callable[..., Outcome]
-Refused = Callable[..., str]
 STEPS, BATCH, RATE = 12, 32, 0.001
 SHARES = torch.tensor([0.0, 0.4, 0.05, 0.2, 0.0, 0.1, 0.15, 0.0, 0.0, 0.1])
 CODE = """
@@ -142,7 +139,9 @@ def test_shown_settings_have_the_steps(trained: Trained, rlu: Command) -> None:
     assert f"all 3 layers count {STEPS}" in shown.out
 
 
-def test_the_majority_decides_and_the_rest_is_said(trained: Trained, tmp_path, rlu) -> None:  # type: ignore[no-untyped-def]
+def test_the_majority_decides_and_the_rest_is_said(
+    trained: Trained, tmp_path: Path, rlu: Command
+) -> None:
     words = trained.counted({"1.num_batches_tracked": 12, "5.num_batches_tracked": 12, LAST: 24},
                             tmp_path)  # fmt: skip
     settings = rlu(*words, "--lr", RATE).report["settings"]
@@ -159,7 +158,7 @@ def test_the_majority_decides_and_the_rest_is_said(trained: Trained, tmp_path, r
     ],
 )
 def test_counters_that_do_not_tell_are_an_error(
-    passes, said, trained: Trained, tmp_path: Path, refused: Refused
+    passes: tuple[float, ...], said: str, trained: Trained, tmp_path: Path, refused: Refused
 ) -> None:
     names = [f"{n}.num_batches_tracked" for n in (1, 5, 9)]
     words = trained.counted(dict(zip(names, passes, strict=True)), tmp_path)
@@ -168,7 +167,7 @@ def test_counters_that_do_not_tell_are_an_error(
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_counters_too_coarse_to_count_by_ones_are_not_believed(
-    kind, trained: Trained, tmp_path: Path, refused: Refused
+    kind: str, trained: Trained, tmp_path: Path, refused: Refused
 ) -> None:
     """Half precision goes from 4096 to 4100: the layers agree, on the wrong number."""
     states = [
@@ -245,17 +244,17 @@ def test_the_word_may_stand_in_a_file_too(trained: Trained, work: Path, rlu: Com
     ],
 )
 def test_a_rate_that_cannot_be_inferred_is_an_error(
-    more, said, trained: Trained, refused: Refused
+    more: tuple[str, ...], said: str, trained: Trained, refused: Refused
 ) -> None:
     refused("E102", 2, [*trained.words, "--lr", "infer", *more], "cannot be inferred", *said)
 
 
-def test_without_buffers_the_error_says_what_it_would_take(untold, refused: Refused) -> None:
+def test_without_buffers_the_error_says_what_it_would_take(untold: Words, refused: Refused) -> None:
     words = [*untold, "--lr", "infer", "--epochs", "2"]
     refused("E102", 2, words, "cannot be inferred", "BatchNorm", "--lr ETA")
 
 
-def test_another_word_is_no_rate(untold, refused: Refused) -> None:
+def test_another_word_is_no_rate(untold: Words, refused: Refused) -> None:
     refused("E101", 2, [*untold, "--lr", "guess"], "guess", "a number above 0, or infer")
 
 
@@ -282,7 +281,9 @@ def twins(trained: Trained, tmp_path: Path) -> list[str]:
     return [*words, "--method", "fusion"]
 
 
-def test_classes_that_look_alike_are_named(twins: list[str], trained: Trained, rlu) -> None:  # type: ignore[no-untyped-def]
+def test_classes_that_look_alike_are_named(
+    twins: list[str], trained: Trained, rlu: Command
+) -> None:
     report = rlu(*twins).report
     most = int(np.argmax(trained.counts))
     pair = sorted((most, (most + 1) % 10))

@@ -18,7 +18,7 @@ from rlu_cli.case.build import build_case
 from rlu_cli.models import build_model
 from rlu_cli.reports import FORMATS, Report, build_report
 from rlu_cli.reports.schema import Metrics, Notice
-from rlu_cli.settings import flag_layer
+from rlu_cli.settings.layers import flag_layer
 from rlu_cli.simulator.digits import draw_digits
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "report.schema.json"

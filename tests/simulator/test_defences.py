@@ -124,8 +124,8 @@ def test_dp_sgd_clips_each_sample() -> None:
     targets = torch.tensor(labels)
     bound = 0.5
     expected = [torch.zeros_like(p) for p in parameters]
-    for one in range(10):
-        loss = nn.functional.cross_entropy(model(pixels[one : one + 1]), targets[one : one + 1])
+    for at in range(10):
+        loss = nn.functional.cross_entropy(model(pixels[at : at + 1]), targets[at : at + 1])
         gradients = torch.autograd.grad(loss, parameters)
         norm = math.sqrt(sum(float((g**2).sum()) for g in gradients))
         for total, gradient in zip(expected, gradients, strict=True):
