@@ -1,1 +1,1 @@
-"""That this file is here lets every folder import the helpers beside it, `federations` and others."""
+"""Its place here lets every folder import the helpers beside it, such as `federations`."""

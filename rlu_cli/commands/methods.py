@@ -62,8 +62,8 @@ def _needs(attacks: Mapping[str, Method]) -> Table:
         for need in asked:
             users.setdefault(need, []).append(name)
     table = _table("needed", "what it is", "by")
-    for (need, summary), names in users.items():
-        table.add_row(need, summary, ", ".join(names))
+    for (title, summary), names in users.items():
+        table.add_row(title, summary, ", ".join(names))
     return table
 
 

@@ -1,1 +1,1 @@
-"""Pure numerics: tensors in, tensors out; device and dtype follow the inputs."""
+"""Pure numerics: tensors in, tensors out; no files, no settings, no choice of device."""

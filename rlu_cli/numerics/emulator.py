@@ -1,4 +1,4 @@
-"""Label shares by comparison with virtual clients whose shares are known: a linear emulator."""
+"""Label shares from a linear emulator fitted to virtual clients with known shares."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from rlu_cli.numerics.simplex import mixture
 from rlu_cli.types import Status
 
 _SHRINK = 0.3  # of the covariance towards its diagonal
-_ROUNDING = 1e-6  # of a row's largest entry, against rows that do not vary
-_RIDGE = 1e-3  # of the slope, for classes that the virtual clients' shares hardly vary in
-_LEAST = 1e-9  # of it, where all virtual clients have the same shares
+_ROUNDING = 1e-6  # least standard deviation of a row, relative to its largest entry
+_RIDGE = 1e-3  # on the slope: the shares of some classes hardly vary between virtual clients
+_LEAST = 1e-9  # least mean variance of the shares, in case all virtual clients have the same
 
 
 @dataclass(frozen=True)
 class EmulatorFit:
-    """Shares whose virtual client would hand in what the client handed in.
+    """Solution of `emulate`.
 
-    shares      (N,) z
-    unbounded   (N,) the same without z ≥ 0
-    covariance  (N, N) of z on the plane Σz = 1
-    misfit      squared whitened residual per row: about 1 for a client that is like a virtual one
+    shares              (N,) z ≥ 0, summing to 1
+    unconstrained       (N,) z without z ≥ 0, summing to 1
+    covariance          (N, N) of the error of z on the plane Σz = 1, times the reduced chi-square
+                        if that is above 1
+    reduced_chi_square  squared whitened residual per row: about 1 for a client that resembles the
+                        virtual ones
+    status              of the least squares
     """
 
     shares: Tensor
@@ -35,41 +38,42 @@ class EmulatorFit:
 
 
 def emulate(shares: Tensor, rows: Tensor, observed: Tensor, closeness: Tensor) -> EmulatorFit:
-    """z of observed = a + B z + noise, with a, B and the noise from virtual clients.
+    """Label shares z of y = a + B z + noise, with a, B and the noise fitted to virtual clients.
 
-    shares     (R, N) of the virtual clients
-    rows       (R, D) what each handed in
-    observed   (D,)   what the client under study handed in
-    closeness  (R,)   weight of each virtual client, up to a factor: B is the slope where they are
+    shares     (R, N) label shares of the virtual clients
+    rows       (R, D) statistics of their updates, each column in any unit
+    observed   (D,)   y, the same statistics of the client under study
+    closeness  (R,)   regression weight of each virtual client, up to a factor
 
-    The noise is the weighted covariance of the residuals, shrunk towards its diagonal: there are
-    fewer virtual clients than rows. Rows in any units.
+    a and B are weighted ridge regression. The noise is the weighted covariance of the residuals,
+    shrunk towards its diagonal because there are fewer virtual clients than rows.
     """
     weights = closeness / closeness.sum()
-    centre, middle = weights @ shares, weights @ rows
-    around, moved = shares - centre, rows - middle
-    spread = (around * weights[:, None]).T @ around
-    ridge = _RIDGE * spread.diagonal().mean().clamp_min(_LEAST)
-    held = spread + ridge * torch.eye(len(centre), dtype=torch.float64)
-    slope = torch.linalg.solve(held, (around * weights[:, None]).T @ moved)  # (N, D)
-    residuals = moved - around @ slope
-    left = 1 - float((weights**2).sum()) * len(centre)  # share of freedom that the slope leaves
-    noise = (residuals * weights[:, None]).T @ residuals / max(left, 0.1)
+    mean_z, mean_y = weights @ shares, weights @ rows
+    dz, dy = shares - mean_z, rows - mean_y
+    share_covariance = (dz * weights[:, None]).T @ dz
+    ridge = _RIDGE * share_covariance.diagonal().mean().clamp_min(_LEAST)
+    regularised = share_covariance + ridge * torch.eye(len(mean_z), dtype=torch.float64)
+    slope = torch.linalg.solve(regularised, (dz * weights[:, None]).T @ dy)  # (N, D)
+    residuals = dy - dz @ slope
+    # Effective degrees of freedom after the slope, as a share of the sample.
+    freedom = 1 - float((weights**2).sum()) * len(mean_z)
+    noise = (residuals * weights[:, None]).T @ residuals / max(freedom, 0.1)
     sizes = rows.abs().amax(0).maximum(observed.abs())
     floor = (_ROUNDING * sizes.where(sizes > 0, torch.ones_like(sizes))) ** 2
     noise = noise * (1 - _SHRINK) + torch.diag(_SHRINK * noise.diagonal() + floor)
     root = torch.linalg.cholesky(noise)
-    columns = torch.linalg.solve_triangular(root, (middle - centre @ slope + slope).T, upper=False)
-    seen = torch.linalg.solve_triangular(root, observed[:, None], upper=False)[:, 0]
-    found = mixture(columns, seen)
-    covariance, gain = estimate(columns, len(centre))
-    even = torch.full_like(centre, 1 / len(centre))
-    unconstrained = even + gain @ (seen - columns @ even)
-    reduced_chi_square = float(((seen - columns @ found.shares) ** 2).mean())
+    columns = torch.linalg.solve_triangular(root, (mean_y - mean_z @ slope + slope).T, upper=False)
+    target = torch.linalg.solve_triangular(root, observed[:, None], upper=False)[:, 0]
+    solution = mixture(columns, target)
+    covariance, gain = estimate(columns, len(mean_z))
+    uniform = torch.full_like(mean_z, 1 / len(mean_z))
+    unconstrained = uniform + gain @ (target - columns @ uniform)
+    reduced_chi_square = float(((target - columns @ solution.shares) ** 2).mean())
     return EmulatorFit(
-        found.shares,
+        solution.shares,
         unconstrained,
         covariance * max(1.0, reduced_chi_square),
         reduced_chi_square,
-        found.status,
+        solution.status,
     )

@@ -1,4 +1,4 @@
-"""Moments of the logits per class (Eq. 7), the covariance kept as a factor."""
+"""Mean and covariance of the logits per class (Eq. 7); the covariance is kept as a factor."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class ClassMoments:
 
     @property
     def images(self) -> int:
-        """Images in the largest class."""
+        """Number of images in the largest class."""
         return max(len(factor) for factor in self.factors)
 
 
 def class_moments(logits: Tensor, labels: Tensor, classes: int) -> ClassMoments:
-    """Estimate μ̂_n and a factor of Σ̂_n for every class (Eq. 7).
+    """Mean μ̂_n of the logits and a factor of their covariance Σ̂_n for every class (Eq. 7).
 
     logits  (A, N)
     labels  (A,) true class of each image; every class has at least two

@@ -1,4 +1,4 @@
-"""Expected softmax of normally distributed logits (Eq. 8), from one set of base noise."""
+"""Expected softmax of normally distributed logits (Eq. 8), by Monte Carlo with common noise."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from torch import Tensor
 
 from rlu_cli.numerics.moments import ClassMoments
 
-_KEPT_BYTES = 2**29  # exponentials kept between calls
-_NOISE_BYTES = 2**28  # the base noise itself
-_CHUNK_BYTES = 2**26  # one block of draws in work
+_KEPT_BYTES = 2**29  # exponentials cached between calls
+_NOISE_BYTES = 2**28  # the base noise
+_CHUNK_BYTES = 2**26  # one block of draws
 _WORK_LIMIT = 4e8  # M · N² above 500 classes
 _MANY_CLASSES = 500
 _WIDE = 60.0  # exp(±60) and the sums over it stay inside float32
 
 
 def affordable_draws(draws: int, classes: int, images: int) -> int:
-    """The draws M that time and memory allow: M · N² ≤ 4e8 above 500 classes, noise ≤ 256 MB.
+    """Number of draws M within limits: M · N² ≤ 4e8 above 500 classes, base noise ≤ 256 MB.
 
-    images  k, auxiliary images in the largest class
+    draws    M as requested
+    classes  N
+    images   k, auxiliary images in the largest class
     """
     limit = _NOISE_BYTES // (4 * images)
     if classes > _MANY_CLASSES:
@@ -30,18 +32,19 @@ def affordable_draws(draws: int, classes: int, images: int) -> int:
 
 
 def base_noise(draws: int, images: int, seed: int) -> Tensor:
-    """Standard normal ξ, (M, k) float32, drawn on the CPU so that every device sees the same."""
+    """Standard normal ξ, (M, k) float32, drawn on the CPU so that every device uses the same."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(draws, images, generator=generator)
 
 
 @dataclass(frozen=True)
 class LogitDraws:
-    """M logits per class, μ̂_n + ξᵀ(Q - μ̂_n)/√(k-1): exact samples of N(μ̂_n, Σ̂_n).
+    """M draws of the logits per class, μ̂_n + ξᵀ(Q - μ̂_n)/√(k-1): exact samples of N(μ̂_n, Σ̂_n).
 
-    All classes, and both ends of a round, use the same ξ, so that two answers differ only by what
-    was asked. A shift of the logits common to all classes, which is what a change of the head's
-    bias makes, needs no new exponentials: softmax(q + δ) = E w / (E · w), E = exp(q), w = exp(δ).
+    All classes and both ends of a round share the same ξ (common random numbers), so that
+    differences between two results are not sampling noise. A shift δ common to all classes, as from
+    a change of the bias, needs no new exponentials: softmax(q + δ) = E w / (E · w), E = exp(q),
+    w = exp(δ).
 
     moments  per class, on the device in use
     noise    (M, k) ξ on the same device
@@ -56,7 +59,7 @@ class LogitDraws:
         return len(self.moments.mean)
 
     def confidence(self, shift: Tensor | None = None) -> Tensor:
-        """S[n, j], (N, N) float64: mean softmax of class j on true class n (Eq. 8)."""
+        """S[n, j], (N, N) float64: mean softmax of class j for true class n (Eq. 8)."""
         return torch.stack([self.confidence_of(n, shift) for n in range(self.classes)])
 
     def batch_probability(self, mix: Tensor, shift: Tensor) -> Tensor:
@@ -86,7 +89,7 @@ class LogitDraws:
             yield torch.addmm(centre, noise, factor)
 
     def _exponentials(self, n: int) -> Iterator[Tensor] | list[Tensor]:
-        """exp(q - max q) for class n in blocks, kept for the next call while there is room."""
+        """exp(q - max q) for class n in blocks, cached for the next call while memory allows."""
         if n in self._kept:
             return self._kept[n]
         blocks = (torch.exp(q - q.amax(1, keepdim=True)) for q in self._logits(n))
@@ -104,6 +107,6 @@ def _weighted_softmax(exponentials: Tensor, factor: Tensor) -> Tensor:
 
 
 def logit_draws(moments: ClassMoments, draws: int, seed: int) -> LogitDraws:
-    """Draws for `moments`, on its device, from the base noise of `seed`."""
+    """`LogitDraws` of `moments`, on its device, from the base noise of `seed`."""
     noise = base_noise(draws, moments.images, seed).to(moments.mean)
     return LogitDraws(moments, noise)

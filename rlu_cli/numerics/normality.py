@@ -1,4 +1,4 @@
-"""How far a sample is from normal: its moments and its distance to the normal fitted to it."""
+"""Deviation of a sample from normality: its moments and its distance to the fitted normal."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_TINIEST = 1e-12  # a spread below this is taken for it, so that equal values divide by no zero
+_TINIEST = 1e-12  # least standard deviation: equal values must not divide by 0
 
 
 @dataclass(frozen=True)
 class Normality:
-    """A sample's fitted normal and how far the sample is from it.
+    """Fitted normal of a sample and the sample's deviation from it.
 
-    mean, sd  of the sample, in its own unit; sd is the maximum-likelihood one
+    mean, sd  of the sample, in its own unit; sd is the maximum-likelihood estimate
     skewness  third standardised moment, 0 for a normal
-    kurtosis  excess over a normal's: the fourth standardised moment less 3
-    distance  Kolmogorov-Smirnov: the largest gap between the two distribution functions, 0…1
+    kurtosis  excess kurtosis: fourth standardised moment minus 3
+    distance  Kolmogorov-Smirnov: largest difference of the two distribution functions, 0…1
     """
 
     mean: float
@@ -28,9 +28,9 @@ class Normality:
 
 
 def describe_normality(values: Tensor) -> Normality:
-    """The normal that fits a sample best, and what of the sample it misses (Assumption 3.1).
+    """Maximum-likelihood normal of a sample and the sample's deviation from it (Assumption 3.1).
 
-    values  (n,), at least one
+    values  (n,), n ≥ 1
     """
     sample = values.double().cpu()
     mean, sd = sample.mean(), sample.std(unbiased=False).clamp_min(_TINIEST)
@@ -45,7 +45,7 @@ def describe_normality(values: Tensor) -> Normality:
 
 
 def _distance(scaled: Tensor) -> float:
-    """max |F_n - Φ|: the empirical steps are compared at both of their edges."""
+    """max |F_n - Φ|, with both edges of every step of F_n compared."""
     expected = torch.special.ndtr(scaled.sort().values)
     steps = torch.arange(len(scaled) + 1, dtype=torch.float64) / len(scaled)
     return float(torch.maximum(steps[1:] - expected, expected - steps[:-1]).max())

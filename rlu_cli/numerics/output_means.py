@@ -1,4 +1,4 @@
-"""Means over what a model makes of images: confidence, its average, sums of the last gradient."""
+"""Means of a model's outputs over images: confidence, embeddings, output-layer gradients."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 from rlu_cli.types import Outputs
 
-_LEAST = 1e-6  # of a probability, before it is raised to a power
+_LEAST = 1e-6  # of a probability before it is raised to a power
 
 
 def class_means(
     values: Tensor, labels: Tensor, classes: int, importance: Tensor | None = None
 ) -> Tensor:
-    """Mean row of each class: (A, k) → (N, k); a class without images has a row of zeros.
+    """Mean of `values` over the images of each class, (A, k) → (N, k); 0 for a class with none.
 
-    importance  (A,) weight of each image in its class, summing to 1 there; None for even weights
+    importance  (A,) weight of each image within its class, summing to 1 per class; None for uniform
     """
     member = torch.nn.functional.one_hot(labels.cpu(), classes).to(values)  # (A, N)
     if importance is not None:
@@ -24,10 +24,10 @@ def class_means(
 
 
 def tilted(outputs: Outputs, exponent: float) -> Tensor:
-    """Weight of each image in its class, (A,) ∝ p_y^β, summing to 1 within every class.
+    """Weight of each image within its class, (A,) ∝ p_y^β, summing to 1 per class.
 
-    With β > 0 images that the model is sure of count more, as those do that it was trained on;
-    β = 0 weighs all alike.
+    exponent  β. With β > 0, images classified confidently weigh more, so that the weighted images
+              resemble training images; β = 0 is uniform
     """
     labels = outputs.labels.cpu()
     own = outputs.probabilities.gather(1, labels[:, None])[:, 0].clamp_min(_LEAST) ** exponent
@@ -36,11 +36,11 @@ def tilted(outputs: Outputs, exponent: float) -> Tensor:
 
 
 def class_confidence(outputs: Outputs, importance: Tensor | None = None) -> Tensor:
-    """S[n, j]: mean softmax of class j on the images of true class n, (N, N), diagonal kept.
+    """S[n, j]: mean softmax of class j over the images of true class n, (N, N), diagonal kept.
 
-    Over the images themselves, without the normal distribution that Eq. 8 draws from.
+    The mean over the images themselves, without the normal approximation of Eq. 8.
 
-    importance  as `class_means` has it
+    importance  (A,) as in `class_means`
     """
     classes = outputs.logits.shape[1]
     return class_means(outputs.probabilities, outputs.labels, classes, importance)
@@ -49,16 +49,17 @@ def class_confidence(outputs: Outputs, importance: Tensor | None = None) -> Tens
 def embedding_sums(outputs: Outputs) -> Tensor:
     """Σ_l e_l of every image, (A,) float64, on the CPU.
 
-    Noise stands for every class in turn: its logits are repeated, its embeddings kept once.
+    Noise images stand for every class in turn: their logits are repeated once per class, their
+    embeddings are stored once.
     """
     sums = outputs.embeddings.double().cpu().sum(1)
     return sums.repeat(len(outputs.logits) // len(sums))
 
 
 def class_gradient_sums(outputs: Outputs) -> Tensor:
-    """Row sums of ∇W for a batch of one class alone: (N, N), entry [n, j] = Σ_l ∇W[j, l].
+    """Row sums of ∇W for a batch of a single class: (N, N), entry [n, j] = Σ_l ∇W[j, l], class n.
 
-    ∇W = mean over the batch of (p - e_n) eᵀ, so that the sum is that of (p_j - [j = n]) Σ_l e_l.
+    ∇W is the batch mean of (p - e_n) eᵀ, so entry [n, j] is the mean of (p_j - [j = n]) Σ_l e_l.
     """
     classes = outputs.logits.shape[1]
     sums = embedding_sums(outputs)[:, None]

@@ -1,8 +1,8 @@
-"""Several rounds of one client → one estimate of the label shares it draws from.
+"""Joint estimate of one client's label shares from several rounds.
 
-Round r saw labels z_r of images that the client drew, and read them with an error of covariance
-C_r, of which the part B_r comes from the auxiliary class means. These are the same in every round,
-so that this part is one error seen R times, and no number of rounds makes it smaller.
+Round r estimates the shares z_r of the labels it used, with an error of covariance C_r. Its part
+B_r comes from the auxiliary class means. They are the same in every round, so this error is shared
+by all R rounds and does not average out.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from torch import Tensor
 
 from rlu_cli.numerics.simplex import mixture
 
-_MAX_ITERATIONS = 6  # of shares and the noise of drawing them
-_LEAST = 1e-3  # of a round's covariance that is taken for its own whatever the rest
-_FLOOR = 1e-12  # variance of a share, against rounds without any noise
+_MAX_ITERATIONS = 6  # of shares and sampling covariance in turn
+_LEAST = 1e-3  # least part of a round's covariance that is independent of the other rounds
+_FLOOR = 1e-12  # least variance of a share: rounds may be free of noise
 
 
 @dataclass(frozen=True)
 class RoundShares:
-    """What one round tells.
+    """Estimate from one round.
 
-    shares      (N,) z_r, summing to 1; below 0 where the method can tell them so
-    covariance  (N, N) C_r of its error about the labels the round used; None where nobody knows
-    common      (N, N) B_r, the part of it that every round has alike; None for nothing
-    drawn       images behind the shares, each counted once; None where nobody knows
-    held        images the client has in all, where that is known: rounds then share images
-    bounded     (N,) the same shares with z_r ≥ 0; None where `shares` are these already
+    shares             (N,) z_r, summing to 1; without z_r ≥ 0 if the method provides that
+    covariance         (N, N) C_r of the error of z_r about the labels used; None if unknown
+    shared_covariance  (N, N) B_r, the part of C_r that all rounds share; None for none
+    drawn              K_r, distinct images used in the round; None if unknown
+    held               n, images the client has in total; None if unknown. With it, rounds overlap
+    bounded            (N,) z_r with z_r ≥ 0; None if `shares` satisfies that
     """
 
     shares: Tensor
@@ -42,14 +42,14 @@ class RoundShares:
 
     @property
     def overlap(self) -> float:
-        """Share of the client's images that the round used, so that another round has them too."""
+        """Share K_r / n of the client's images that the round used; 0 if n or K_r is unknown."""
         if self.held is None or self.drawn is None:
             return 0.0
         return min(1.0, self.drawn / self.held)
 
     @property
     def drawing(self) -> float:
-        """Variance of a share by drawing alone is π(1 - π) times this; finite where n is known."""
+        """Sampling variance of a share over π(1 - π), with the finite-population correction."""
         if self.drawn is None or self.overlap == 1.0:
             return 0.0
         left = 1.0 if self.held is None else (self.held - self.drawn) / (self.held - 1)
@@ -58,13 +58,13 @@ class RoundShares:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Whether the rounds can have come from the same labels.
+    """Test of homogeneity: whether all rounds have the same label distribution.
 
-    chi_square  Σ of squared whitened differences between the rounds' bounded shares and their mean
-    degrees     of freedom
-    p_value     how often rounds of the same labels differ as much
-    widened     factor on the part of the covariance that is each round's own: χ² per degree of the
-                shares that are averaged, or of the bounded ones where that is more; at least 1
+    chi_square          Σ of squared whitened differences of the bounded shares from their mean
+    degrees             degrees of freedom
+    p_value             probability of a χ² at least as large under one label distribution
+    variance_inflation  factor on the independent part of every round's covariance: the larger
+                        reduced χ² of the averaged and of the bounded shares, at least 1
     """
 
     chi_square: float
@@ -75,12 +75,12 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Pooled:
-    """What the rounds say together.
+    """Joint estimate.
 
     shares      (N,) π ≥ 0, summing to 1
-    covariance  (N, N) of its error, without the bounds of the simplex but on the plane Σπ = 1; None
-                where the rounds do not know their own
-    agreement   None where they cannot be compared
+    covariance  (N, N) of the error of π without π ≥ 0, on the plane Σπ = 1; None if the covariance
+                of any round is unknown
+    agreement   test of homogeneity; None without covariances
     """
 
     shares: Tensor
@@ -91,17 +91,22 @@ class Pooled:
 def pool(rounds: Sequence[RoundShares]) -> Pooled:
     """Label shares π behind R rounds: min Σ_r (z_r - π)ᵀ T_r⁻¹ (z_r - π), π ≥ 0, Σπ = 1.
 
-    T_r = C_r + (diag π - π πᵀ) / K_r, of a round of K_r images; π and T_r in turn. The weights
-    W_r = (Σ T⁻¹)⁻¹ T_r⁻¹ take the rounds for independent, which keeps them positive; the covariance
-    does not: Σ W_r (own part of T_r) W_rᵀ + (Σ W_r B_r^½)(Σ W_r B_r^½)ᵀ. Rounds that differ by more
-    than their own parts allow (χ² per degree above 1) have these parts widened by as much. A model
-    that is off pushes absent classes below 0 by more than its noise, which is no change of labels:
-    the test for that looks at shares that were kept from it, the widening at those averaged.
+    rounds   R estimates of the same client, R ≥ 1
+    returns  π, the covariance of its error and the test of homogeneity
 
-    Of a client whose n images are known, K_r < n of them vary less (n - K_r) / (n - 1), and the
-    share K_r / n of a round's own error is in every other round again: the images are the same.
+    T_r = C_r + (diag π - π πᵀ) / K_r, where K_r is the number of images; π and T_r are updated in
+    turn. The weights W_r = (Σ T⁻¹)⁻¹ T_r⁻¹ treat the rounds as independent, which keeps them
+    positive. The covariance does not: Σ W_r (independent part of T_r) W_rᵀ + M Mᵀ with
+    M = Σ W_r B_r^½. If the rounds differ by more than their independent parts allow (reduced χ²
+    above 1), these are inflated by it (squared Birge ratio). A biased model pushes absent classes
+    below 0 by more than the noise, although the labels have not changed: the test therefore uses
+    the bounded shares, the inflation also the averaged ones.
 
-    Where a round does not know its covariance: the mean, weighted by K_r.
+    If the client's number of images n is known, the sampling variance is multiplied by
+    (n - K_r) / (n - 1), and the share K_r / n of a round's independent error is shared with the
+    other rounds, since they use the same images.
+
+    If the covariance of any round is unknown, π is the mean weighted by K_r.
     """
     known = [one for one in rounds if one.covariance is not None]
     if len(known) < len(rounds):
@@ -111,28 +116,28 @@ def pool(rounds: Sequence[RoundShares]) -> Pooled:
     noises = [_noise(one, plane) for one in rounds]
     shares = _mean(rounds)
     for _ in range(_MAX_ITERATIONS):
-        drawn = [_multinomial(shares, plane) * one.drawing for one in rounds]
-        weights, precision = _weights([n.whole + d for n, d in zip(noises, drawn, strict=True)])
+        sampling = [_multinomial(shares, plane) * one.drawing for one in rounds]
+        weights, precision = _weights([n.whole + d for n, d in zip(noises, sampling, strict=True)])
         mean = _weighted(weights, points)
         root = _root(precision)
         shares = mixture(root @ plane.T, root @ mean).shares
-    agreement = _agreement(rounds, plane, noises, drawn)
+    agreement = _agreement(rounds, plane, noises, sampling)
     own = [
         (n.own * (1 - one.overlap) + d) * agreement.variance_inflation
-        for one, n, d in zip(rounds, noises, drawn, strict=True)
+        for one, n, d in zip(rounds, noises, sampling, strict=True)
     ]
-    alike = [
+    shared_roots = [
         _root(n.shared_covariance + n.own * one.overlap * agreement.variance_inflation)
         for one, n in zip(rounds, noises, strict=True)
     ]
     spread = sum(w @ part @ w.T for w, part in zip(weights, own, strict=True))
-    shared = torch.stack([w @ part for w, part in zip(weights, alike, strict=True)]).sum(0)
+    shared = torch.stack([w @ part for w, part in zip(weights, shared_roots, strict=True)]).sum(0)
     return Pooled(shares, plane @ (spread + shared @ shared.T) @ plane.T, agreement)
 
 
 @dataclass(frozen=True)
 class _Noise:
-    """Covariances (N - 1, N - 1) of a round on the plane: its own part, the common one, both."""
+    """Covariance (N - 1, N - 1) of a round on the plane Σ = 0: independent part and shared part."""
 
     own: Tensor
     shared_covariance: Tensor
@@ -143,7 +148,7 @@ class _Noise:
 
 
 def _noise(one: RoundShares, plane: Tensor) -> _Noise:
-    """The parts of a round's covariance, each positive semi-definite."""
+    """Both parts of a round's covariance, each positive semi-definite."""
     assert one.covariance is not None
     whole = _positive(plane.T @ one.covariance.double().cpu() @ plane)
     if one.shared_covariance is None:
@@ -155,12 +160,12 @@ def _noise(one: RoundShares, plane: Tensor) -> _Noise:
 
 
 def _multinomial(shares: Tensor, plane: Tensor) -> Tensor:
-    """diag π - π πᵀ on the plane: the covariance of one label."""
+    """diag π - π πᵀ on the plane: the covariance of a single label draw."""
     return plane.T @ (torch.diag(shares) - torch.outer(shares, shares)) @ plane
 
 
 def _weights(noises: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """W_r = (Σ T⁻¹)⁻¹ T_r⁻¹ of every round, and Σ T⁻¹."""
+    """W_r = (Σ T⁻¹)⁻¹ T_r⁻¹ of every round, and the total precision Σ T⁻¹."""
     inverses = [torch.linalg.inv(noise) for noise in noises]
     precision = torch.stack(inverses).sum(0)
     precision = (precision + precision.T) / 2
@@ -177,23 +182,29 @@ def _agreement(
     noises: Sequence[_Noise],
     drawn: Sequence[Tensor],
 ) -> Agreement:
-    """χ² of the rounds about the mean that is best by their own parts alone.
+    """χ² of the rounds about their mean weighted by the independent parts.
 
-    A common error that is larger in one round than in another tells them apart too, by the
-    difference of the roots of their B_r. Classes that no round has count for nothing.
+    If B_r differs between rounds, the difference of its roots is added to the independent part.
+    Classes absent from every round add no degrees of unconstrained_degrees.
     """
     roots = [_root(noise.shared_covariance) for noise in noises]
-    middle = torch.stack(roots).mean(0)
-    apart = [(root - middle) @ (root - middle).T for root in roots]
-    own = [n.own + a for n, a in zip(noises, apart, strict=True)]
-    kept = [replace(o, shares=o.shares if o.bounded is None else o.bounded) for o in rounds]
-    label = _multinomial(_mean(kept), plane)  # of the shares that are compared
-    noisy = [n + label * one.drawing for n, one in zip(own, rounds, strict=True)]
-    total, degrees = _scatter(kept, noisy, plane)
+    mean_root = torch.stack(roots).mean(0)
+    root_differences = [(root - mean_root) @ (root - mean_root).T for root in roots]
+    independent = [n.own + a for n, a in zip(noises, root_differences, strict=True)]
+    bounded_rounds = [
+        replace(o, shares=o.shares if o.bounded is None else o.bounded) for o in rounds
+    ]
+    label_covariance = _multinomial(_mean(bounded_rounds), plane)  # at the bounded shares
+    with_sampling = [
+        n + label_covariance * one.drawing for n, one in zip(independent, rounds, strict=True)
+    ]
+    total, degrees = _scatter(bounded_rounds, with_sampling, plane)
     if degrees < 1:
         return Agreement(total, 0, 1.0, 1.0)
-    free, freedom = _scatter(rounds, [n + d for n, d in zip(own, drawn, strict=True)], plane)
-    variance_inflation = max(1.0, total / degrees, free / max(freedom, 1))
+    unconstrained, unconstrained_degrees = _scatter(
+        rounds, [n + d for n, d in zip(independent, drawn, strict=True)], plane
+    )
+    variance_inflation = max(1.0, total / degrees, unconstrained / max(unconstrained_degrees, 1))
     return Agreement(total, degrees, float(chi2.sf(total, degrees)), variance_inflation)
 
 
@@ -203,25 +214,25 @@ def _scatter(
     """χ² of the rounds' shares about their mean, and its degrees of freedom."""
     points = [plane.T @ one.shares.double().cpu() for one in rounds]
     weights, _ = _weights(noises)
-    misses = [point - _weighted(weights, points) for point in points]
-    total = sum(float(m @ torch.linalg.solve(n, m)) for m, n in zip(misses, noises, strict=True))
-    seen = int(torch.stack([one.shares for one in rounds]).ne(0).any(0).sum())
-    return total, (len(rounds) - 1) * (seen - 1)
+    residuals = [point - _weighted(weights, points) for point in points]
+    total = sum(float(m @ torch.linalg.solve(n, m)) for m, n in zip(residuals, noises, strict=True))
+    present = int(torch.stack([one.shares for one in rounds]).ne(0).any(0).sum())
+    return total, (len(rounds) - 1) * (present - 1)
 
 
 def _mean(rounds: Sequence[RoundShares]) -> Tensor:
-    """The plain mean by K_r; by rounds where a K_r is not known."""
+    """Mean weighted by K_r, or unweighted if any K_r is unknown; negatives to 0, normalised."""
     sizes = [one.drawn for one in rounds]
-    told = [size for size in sizes if size is not None]
-    counted = told if len(told) == len(sizes) else [1.0] * len(sizes)
-    weights = torch.tensor(counted, dtype=torch.float64)
+    known = [size for size in sizes if size is not None]
+    counts = known if len(known) == len(sizes) else [1.0] * len(sizes)
+    weights = torch.tensor(counts, dtype=torch.float64)
     mean = weights @ torch.stack([one.shares.double().cpu() for one in rounds])
     positive = mean.clamp_min(0)
     return positive / positive.sum()
 
 
 def _plane(classes: int) -> Tensor:
-    """(N, N - 1) orthonormal columns that span Σ = 0."""
+    """(N, N - 1) orthonormal columns spanning Σ = 0."""
     centred = torch.eye(classes, dtype=torch.float64) - 1 / classes
     basis: Tensor = torch.linalg.qr(centred[:, 1:])[0]
     return basis

@@ -1,8 +1,7 @@
-"""Label shares to expect, from a normal estimate that does not know that shares are no less than 0.
+"""Posterior mean of the label shares, given an unconstrained normal estimate.
 
-A least-squares answer on the simplex is the most likely point. Where the error is large it puts
-small classes to 0 and gives their labels to others. The mean over all shares that the estimate
-allows loses fewer labels.
+Least squares on the simplex gives the most likely shares. With a large error it sets small classes
+to 0 and assigns their labels to others. The posterior mean has a smaller expected error.
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ from scipy.linalg import solve_triangular
 from scipy.special import gammaln
 from torch import Tensor
 
-# Dirichlet concentrations α, and how likely each is before anything was seen: log-normal about
-# Jeffreys' ½. A client of many classes tells its own.
+# Dirichlet concentrations α and their log-normal prior about Jeffreys' ½. With many classes the
+# evidence determines α.
 _CONCENTRATIONS = (0.1, 0.2, 0.5, 1.0, 2.0)
-_USUAL, _SPREAD = 0.5, 0.5
+_PRIOR_MEDIAN, _PRIOR_STD = 0.5, 0.5
 _MAX_ITERATIONS = 100
 _DAMPING = 0.5
-_SETTLED = 1e-4  # relative change of the sites' precisions
-_REACH = 8.0  # deviations on either side that are integrated over
+_TOLERANCE = 1e-4  # relative change of the sites' precisions
+_REACH = 8.0  # standard deviations of the integration range on either side
 _GAUSS = np.polynomial.legendre.leggauss(80)
 _NODES, _WEIGHTS = (_GAUSS[0] + 1) / 2, _GAUSS[1] / 2  # on 0…1
-_LEAST = 1e-14  # variance, against a cavity of none; share, against the logarithm of 0
-_LOOSE = 1e-12  # precision
-_FLAT = 1e-10  # precision of a site, which stays above 0
+_LEAST = 1e-14  # least variance; least share under a logarithm
+_LOOSE = 1e-12  # least precision of a cavity
+_FLAT = 1e-10  # least precision of a site
 
 _Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class _Sites:
-    """Gaussian stand-ins exp(-τ z²/2 + ν z) for z^(α-1) on z ≥ 0, one a class, (N,) each."""
+    """Gaussian sites exp(-τ z²/2 + ν z) in place of z^(α-1) on z ≥ 0, one per class, (N,) each."""
 
     precision: _Array
     shift: _Array
@@ -43,25 +42,25 @@ class _Sites:
 
 @dataclass(frozen=True)
 class _Propagated:
-    """Mean (N,) of the shares under one concentration, and the logarithm of its evidence."""
+    """Posterior mean (N,) under one concentration, and its log evidence."""
 
     mean: _Array
     evidence: float
 
 
 def posterior_mean(centre: Tensor, covariance: Tensor) -> Tensor | None:
-    """E[z] under z ~ N(centre, covariance) and a Dirichlet prior on the simplex z ≥ 0, Σz = 1.
+    """E[z] under N(z; centre, covariance) × Dirichlet(z; α) on the simplex z ≥ 0, Σz = 1.
 
-    The prior's concentration α is not known: the means under several are averaged by their evidence
-    ∫ N(z; centre, covariance) Dir(z; α) dz and by how usual they are. Each is found by expectation
-    propagation (Minka 2001; for the bounds Cunningham, Hennig and Lacoste-Julien 2011): the plane
-    Σz = 1 is in the covariance, and every class's z_n^(α-1) [z_n ≥ 0] is matched by a Gaussian in
-    the mean and the variance that it gives the class's marginal.
+    centre      (N,)    unconstrained shares of any sign, summing to 1
+    covariance  (N, N)  of their error, singular along (1, …, 1)
+    returns     (N,) float64, ≥ 0, summing to 1; None if the computation fails. Accurate to about
+                0.005 if the error is as large as the shares
 
-    centre      (N,)    summing to 1, any sign
-    covariance  (N, N)  of its error, which is 0 along the ones
-    returns     (N,) float64, ≥ 0, summing to 1; None where the propagation came to nothing.
-                Where the error is as large as the shares themselves it is good to about 0.005
+    α is unknown: the means for several α are averaged, weighted by their evidence
+    ∫ N(z; centre, covariance) Dir(z; α) dz and their prior. Each mean is computed by expectation
+    propagation (Minka 2001; with bounds: Cunningham, Hennig and Lacoste-Julien 2011). The
+    covariance contains the plane Σz = 1. Every factor z_n^(α-1) [z_n ≥ 0] is replaced by the
+    Gaussian that gives the class's marginal the same mean and variance.
     """
     mean = centre.double().cpu().numpy()
     spread = covariance.double().cpu().numpy()
@@ -71,8 +70,8 @@ def posterior_mean(centre: Tensor, covariance: Tensor) -> Tensor | None:
         found = [_propagate(mean, spread, alpha) for alpha in _CONCENTRATIONS]
     except np.linalg.LinAlgError:
         return None
-    usual = -((np.log(_CONCENTRATIONS) - np.log(_USUAL)) ** 2) / (2 * _SPREAD**2)
-    logs = usual + [one.evidence for one in found]
+    log_prior = -((np.log(_CONCENTRATIONS) - np.log(_PRIOR_MEDIAN)) ** 2) / (2 * _PRIOR_STD**2)
+    logs = log_prior + [one.evidence for one in found]
     weights = np.exp(logs - logs.max())
     positive = np.maximum(weights @ np.stack([one.mean for one in found]), 0)
     if not np.isfinite(positive).all() or not positive.sum() > 0:
@@ -81,6 +80,7 @@ def posterior_mean(centre: Tensor, covariance: Tensor) -> Tensor | None:
 
 
 def _propagate(centre: _Array, covariance: _Array, concentration: float) -> _Propagated:
+    """Expectation propagation under one concentration, with damped updates."""
     classes = len(centre)
     sites = _Sites(np.zeros(classes), np.zeros(classes))
     for _ in range(_MAX_ITERATIONS):
@@ -95,7 +95,7 @@ def _propagate(centre: _Array, covariance: _Array, concentration: float) -> _Pro
             sites.precision + _DAMPING * (wanted - sites.precision),
             sites.shift + _DAMPING * (shift - sites.shift),
         )
-        if change < _SETTLED:
+        if change < _TOLERANCE:
             break
     mean, _, log_gaussians = _marginals(centre, covariance, sites)
     whole = precision + sites.precision
@@ -106,7 +106,7 @@ def _propagate(centre: _Array, covariance: _Array, concentration: float) -> _Pro
 
 
 def _marginals(centre: _Array, covariance: _Array, sites: _Sites) -> tuple[_Array, _Array, float]:
-    """Mean and variance (N,) of N(centre, covariance) times the sites, and the log of its mass."""
+    """Mean and variance (N,) of N(centre, covariance) times the sites, and the log of the mass."""
     root = np.sqrt(sites.precision)
     factor = np.linalg.cholesky(np.eye(len(centre)) + root[:, None] * covariance * root)
     half = solve_triangular(factor, root[:, None] * covariance, lower=True, check_finite=False)
@@ -120,10 +120,11 @@ def _marginals(centre: _Array, covariance: _Array, sites: _Sites) -> tuple[_Arra
 def _moments(
     mean: _Array, deviation: _Array, concentration: float
 ) -> tuple[_Array, _Array, _Array]:
-    """Log of the mass, mean and variance (N,) of N(mean, deviation²) × z^(α-1) on 0 ≤ z.
+    """Log of the mass, mean and variance (N,) of N(mean, deviation²) × z^(α-1) on z ≥ 0.
 
-    By Gauss-Legendre quadrature: in z where 0 is out of reach, else in z^α, which takes the pole
-    at 0 away. A mean far below 0 leaves an exponential tail, whose length sets the reach.
+    By Gauss-Legendre quadrature: in z if 0 is outside the integration range, else in z^α, which
+    removes the pole at 0. A mean far below 0 leaves an exponential tail, whose length sets the
+    range.
     """
     below = np.maximum(-mean / deviation, 0)
     upper = np.maximum(mean + _REACH * deviation, _REACH * deviation / (1 + below))

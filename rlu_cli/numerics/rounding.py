@@ -1,4 +1,4 @@
-"""Whole counts from shares."""
+"""Integer counts from shares."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def round_to_total(shares: Tensor, total: int) -> Tensor:
-    """Counts nearest to shares · total that are whole, ≥ 0 and sum to `total`: largest remainder.
+    """Integer counts ≥ 0 nearest to shares · total that sum to `total`, by largest remainder.
 
-    shares  (N,) ≥ 0, summing to 1
-    returns (N,) int64
+    shares   (N,) ≥ 0, summing to 1
+    returns  (N,) int64
 
-    Paper note: Algorithm 1 rounds down, which loses labels; counts must sum to K.
+    Paper note: Algorithm 1 rounds down, so that its counts can sum to less than K.
     """
     exact = shares.double() * total
     counts = exact.floor()

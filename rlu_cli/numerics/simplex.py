@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlu_cli.types import Status
 
-_SUM_ROW = 1e3  # weight of Σz = 1 against the largest entry of A
+_SUM_ROW = 1e3  # weight of the row Σz = 1, relative to the largest entry of A
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,11 @@ class Shares:
     """Solution z of the constrained least squares.
 
     shares     (N,) float64, ≥ 0, summing to 1
-    residual   ‖A z - u‖ / ‖u‖
-    condition  ratio of the largest to the smallest singular value of A among changes of z that
-               keep Σz = 1: how far an error of u can be blown up
-    scale      of the free column, ≥ 0; None without one
+    residual   ‖A z - u‖ / ‖u‖, infinite if u = 0
+    condition  condition number of A on the plane Σδz = 0: bound on the amplification of a relative
+               error of u
+    status     SOLVED, or UNSOLVED with uniform shares
+    scale      a ≥ 0 of the column of unknown scale; None without one
     """
 
     shares: Tensor
@@ -37,7 +38,7 @@ def coefficients(confidence: Tensor, smoothing: float = 0.0) -> Tensor:
     """A = I - Sᵀ, (N, N): u = A z exactly, by Eq. 9 with the diagonal kept.
 
     confidence  (N, N)  S[n, j]: mean softmax of class j on samples of true class n
-    smoothing   ε of label smoothing: I becomes (1 - ε) I + ε/N, exact since Σz = 1
+    smoothing   ε of label smoothing: I becomes (1 - ε) I + ε/N, which is exact because Σz = 1
 
     Paper note: Eq. 10 and Algorithm 1 print the transpose, a_{n,j} = -S_{n,j}. Eq. 9 needs I - Sᵀ;
     the two agree only while S is symmetric, as on an untrained model.
@@ -48,25 +49,24 @@ def coefficients(confidence: Tensor, smoothing: float = 0.0) -> Tensor:
 
 
 def label_shares(confidence: Tensor, signal: Tensor, smoothing: float = 0.0) -> Shares:
-    """Label shares that best explain one averaged bias update: min ‖A z - u‖, z ≥ 0, Σz = 1.
+    """Label shares z of one averaged bias update u: min ‖A z - u‖, z ≥ 0, Σz = 1, A = I - Sᵀ.
 
     confidence  (N, N)  S[n, j]
-    signal      (N,)    u: the bias update per step with the scheme's drift and ρ removed
-    smoothing   ε of the client's loss
+    signal      (N,)    u: bias update per step, gradient-free offset and Σρ removed
+    smoothing   ε of label smoothing in the client's loss
 
-    The columns of A sum to 0, so that A alone has rank N - 1: the sum is one more row, heavy enough
-    to hold. A solver that gives up, or an A that is 0 and so tells nothing, is a status, and the
-    shares are then uniform.
+    The columns of A sum to 0, so A has rank N - 1 at most. Σz = 1 is an additional row of large
+    weight. If the solver fails or A = 0, the status is UNSOLVED and the shares are uniform.
     """
     return mixture(coefficients(confidence.double().cpu(), smoothing), signal)
 
 
 def mixture(columns: Tensor, signal: Tensor, free: Tensor | None = None) -> Shares:
-    """Shares of the columns that best make up a signal: min ‖A z + a f - u‖, z ≥ 0, Σz = 1.
+    """Shares z of the columns in a mixture u: min ‖A z + a f - u‖, z ≥ 0, Σz = 1.
 
     columns  (M, N)  A
     signal   (M,)    u
-    free     (M,)    f, a column whose scale a ≥ 0 is not known either
+    free     (M,)    f, a column of unknown scale a ≥ 0, which is estimated too; None for none
     """
     matrix, target = columns.double().cpu().numpy(), signal.double().cpu().numpy()
     classes = matrix.shape[1]
@@ -85,7 +85,7 @@ def mixture(columns: Tensor, signal: Tensor, free: Tensor | None = None) -> Shar
 
 
 def cone(columns: Tensor, signal: Tensor) -> Tensor | None:
-    """w ≥ 0 of min ‖A w - u‖, whatever its sum; None when there is no telling.
+    """Amounts w of min ‖A w - u‖, w ≥ 0, without a constraint on Σw; None if unsolved or 0.
 
     columns  (M, N)  A
     signal   (M,)    u
@@ -100,7 +100,7 @@ def cone(columns: Tensor, signal: Tensor) -> Tensor | None:
 def _on_simplex(
     matrix: NDArray[np.float64], target: NDArray[np.float64], classes: int
 ) -> NDArray[np.float64] | None:
-    """z of min ‖A z - u‖, z ≥ 0, Σz = 1 over the first columns; None when there is no telling."""
+    """z of min ‖A z - u‖, z ≥ 0, Σz = 1 over the first `classes` columns; None if unsolved."""
     weight = _SUM_ROW * np.abs(matrix).max()
     summed = np.where(np.arange(matrix.shape[1]) < classes, weight, 0.0)
     try:
@@ -115,7 +115,7 @@ def _on_simplex(
 
 
 def _condition(matrix: NDArray[np.float64]) -> float:
-    """Condition of A on the plane Σz = 0."""
+    """Condition number of A on the plane Σz = 0."""
     size = matrix.shape[1]
     plane = np.eye(size) - 1.0 / size
     try:

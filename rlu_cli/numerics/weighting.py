@@ -1,4 +1,4 @@
-"""What unequal weights cost: a perfect reading of Δb is still not the plain label counts."""
+"""Error due to unequal step weights: even exact shares from Δb differ from the label counts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 def expected_loss(
     weights: Tensor, batch_sizes: Sequence[int], shares: Tensor, passes: int = 1
 ) -> float:
-    """iAcc that is lost on average because steps count unequally, even with S known exactly.
-
-    A label of step τ counts ρ^τ/|B_τ| in Δb and 1/K in the counts. The shares that Δb shows differ
-    from the plain ones by a mean of zero and, per class, by a variance of
-    z(1 - z) Σ_τ |B_τ| a_τ² with a_τ = ρ^τ/(|B_τ| Σρ) - 1/K, less what is fixed because every pass
-    holds the same samples. Half of Σ_c E|difference| is the loss, E|x| = σ √(2/π).
+    """Expected loss of iAcc due to unequal step weights, ½ Σ_c E|difference|, with S exact.
 
     weights      (m,) ρ, the last row of the in-round weights
     batch_sizes  (m,) |B_τ|
     shares       (N,) label shares z
-    passes       full passes over the same samples; 1 for batches drawn afresh
+    passes       full passes over the same samples; 1 for batches drawn independently
+
+    A label of step τ weighs ρ^τ/(|B_τ| Σρ) in Δb and 1/K in the counts. The two shares of a class
+    differ by a random amount of mean 0 and variance z(1 - z) Σ_τ |B_τ| a_τ² with
+    a_τ = ρ^τ/(|B_τ| Σρ) - 1/K. Repeated passes over the same samples reduce it by the variance of
+    the pass totals. E|x| = σ √(2/π) for a normal.
     """
     sizes = torch.tensor(batch_sizes, dtype=torch.float64)
     rho = weights.double() / float(weights.sum())

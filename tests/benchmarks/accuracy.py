@@ -4,7 +4,7 @@
 
 DATA holds CIFAR10.npz and MNIST32.npz (`images`, `labels`, `class_names`, `split`). Each row runs
 `rlu simulate` and then `rlu attack` on every client of one round, and prints the mean iAcc, its
-standard error, the score of an even guess, and where the lost labels went:
+standard error, the score of a uniform guess, and where the lost labels went:
 
     P        half the distance between the shares found and the weighted ones that Δb can show
     weights  half the distance between those and the plain shares: no reading of Δb avoids it

@@ -18,13 +18,16 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
-from rlu_cli import pipeline
+from rlu_cli.audit import attack as audit
 from rlu_cli.case.build import build_case
+from rlu_cli.evidence.assemble import evaluate_ends
 from rlu_cli.models import build_model
+from rlu_cli.settings.layers import flag_layer
 
 CASES: dict[str, dict[str, Any]] = {
     "vgg16": {"model": "vgg16", "classes": 10, "size": 32, "batch": 64, "alpha": 0.5},
@@ -89,24 +92,23 @@ def _files(folder: Path, name: str) -> dict[str, Any]:
 
 def _measure(files: tuple[Path, Path, str], flags: dict[str, Any], method: str) -> None:
     """Time reading, the two passes and the rest of one attack."""
-    passes = []
-    plain = pipeline._ends
+    passes: list[float] = []
 
     def timed(*values: Any) -> Any:
         start = time.perf_counter()
-        result = plain(*values)
+        result = evaluate_ends(*values)
         passes.append(time.perf_counter() - start)
         return result
 
     start = time.perf_counter()
-    case = build_case(*files, flags)
+    case = build_case(*files, flag_layer(flags))
     read = time.perf_counter() - start
-    pipeline._ends = timed
-    start = time.perf_counter()
-    finding = pipeline.attack(case, [method])
-    rest = time.perf_counter() - start - sum(passes)
-    pipeline._ends = plain
+    with mock.patch.object(audit, "evaluate_ends", timed):
+        start = time.perf_counter()
+        finding = audit.attack(case, (method,))
+        rest = time.perf_counter() - start - sum(passes)
     found = finding.methods[0]
+    assert found.recovery is not None, found.refused
     figures = found.recovery.diagnostics
     counted = [
         f"{figures[name]:,} {name}" for name in ("search_passes", "draws") if name in figures

@@ -45,8 +45,8 @@ def main() -> None:
         seed=0,
     )
     torch.manual_seed(0)
-    given = {"width": options.width, "hidden": int(4096 * options.width)}
-    model = build_model("vgg16", classes=CLASSES, arguments=given)
+    size = {"width": options.width, "hidden": int(4096 * options.width)}
+    model = build_model("vgg16", classes=CLASSES, arguments=size)
     checkpoint = Checkpoint(Path("global.pt"), "0" * 64, "torch-zip", model.state_dict())
     labels = torch.arange(CLASSES).repeat_interleave(PER_CLASS)
     names = tuple(map(str, range(CLASSES)))
@@ -58,16 +58,16 @@ def main() -> None:
         draw_batches(len(labels), training.plan, np.random.default_rng(number))
         for number in range(options.clients)
     ]
-    told = model, checkpoint, auxiliary
+    given = model, checkpoint, auxiliary
 
     def one_by_one() -> None:
         for batches in rounds:
-            train_virtual(*told, batches, training, config)
+            train_virtual(*given, batches, training, config)
 
     def together(count: int) -> None:
         for first in range(0, len(rounds), count):
             part = rounds[first : first + count]
-            assert train_together(*told, part, training, [config] * len(part)) is not None
+            assert train_together(*given, part, training, [config] * len(part)) is not None
 
     one_by_one()
     alone = _seconds(one_by_one)

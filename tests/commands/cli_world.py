@@ -94,9 +94,9 @@ def simulated(folder: Path) -> World:
 
 
 def write_pair(
-    folder: Path, before: State, after: State, save: Any = torch.save
+    folder: Path, before: object, after: object, save: Any = torch.save
 ) -> tuple[str, str, str, str]:
-    """Both states as g.pt and c.pt, and the two options that name them."""
+    """Both states, or what a trainer saves in their place, as g.pt and c.pt, and their options."""
     folder.mkdir(exist_ok=True)
     save(before, folder / "g.pt")
     save(after, folder / "c.pt")
@@ -130,5 +130,6 @@ def _step(
     model: nn.Module, optimiser: torch.optim.SGD, shown: Tensor, classes: Tensor, batch: Tensor
 ) -> None:
     optimiser.zero_grad()
-    nn.functional.cross_entropy(model(shown[batch]), classes[batch]).backward()
+    loss = nn.functional.cross_entropy(model(shown[batch]), classes[batch])
+    loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer.main
-from cli_world import Command, Outcome, State, Words, World, simulated, write_pair
+from cli_world import Command, Outcome, Words, World, simulated, write_pair
 
 from rlu_cli.cli import main
 
@@ -92,7 +92,7 @@ def refused(rlu: Command, tmp_path: Path) -> Callable[..., str]:
 def files(world: World, tmp_path: Path) -> Callable[..., Words]:
     """files(before, after): an attack on these two states, all settings given as flags."""
 
-    def words(before: State, after: State, *more: object, save: object = torch.save) -> Words:
+    def words(before: object, after: object, *more: object, save: object = torch.save) -> Words:
         pair = write_pair(tmp_path / "pair", before, after, save)
         return ["attack", *pair, "--aux", str(world.aux), *world.told, *map(str, more)]
 

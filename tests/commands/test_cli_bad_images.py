@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_a_split_that_is_not_there(told: list[str], refused: Refused) -> None:
 
 
 def _archive(path: Path, **changed: object) -> Path:
-    content: dict[str, object] = {
+    content: dict[str, Any] = {
         "images": np.zeros((20, 32, 32, 3), np.uint8),
         "labels": np.repeat(np.arange(10), 2),
     }

@@ -9,7 +9,7 @@ import pytest
 import torch
 from cli_world import Command, Outcome
 
-from rlu_cli import calibration
+from rlu_cli.audit import expected_accuracy
 from rlu_cli.simulator import images
 from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.simulation import Request, prepare
@@ -68,14 +68,14 @@ def test_other_optimisers_are_calibrated_by_leaving_one_out(rlu: Command, run: P
     assert expected["method"] == "emulation"
 
 
-def test_more_virtual_clients_make_more_ensembles(
+def test_more_virtual_clients_make_more_populations(
     rlu: Command, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of each ensemble three quarters are drawn near its client; the rest only lead there."""
+    """Of each population three quarters are drawn near its client; the rest only lead there."""
     adam = ("--optimizer", "adam", "--lr", "0.001", "--format", "json")
     near = []
     for fewest in (8, 16):
-        monkeypatch.setattr(calibration, "VIRTUAL_CLIENTS", fewest)
+        monkeypatch.setattr(expected_accuracy, "VIRTUAL_CLIENTS", fewest)
         done = _calibrate(rlu, run, *adam, "--virtual-clients", "16")
         assert done.status == 0, done.err
         (expected,) = json.loads(done.out)["expected"]

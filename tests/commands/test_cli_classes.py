@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,8 @@ def test_a_hundred_numbered_classes(tmp_path: Path, rlu: Command) -> None:
     labels = torch.tensor([37, 5, 5, 99, 99])
     before = {f"1.{name}": tensor.clone() for name, tensor in layer.state_dict().items()}
     optimiser = torch.optim.SGD(layer.parameters(), lr=0.1)
-    torch.nn.functional.cross_entropy(layer(images[labels].flatten(1)), labels).backward()
+    loss = torch.nn.functional.cross_entropy(layer(images[labels].flatten(1)), labels)
+    loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     after = {f"1.{name}": tensor for name, tensor in layer.state_dict().items()}
     code = tmp_path / "net.py"
@@ -143,6 +145,7 @@ def test_a_hundred_numbered_classes(tmp_path: Path, rlu: Command) -> None:
     ]
 
 
+Trained = tuple[Path, Words, list[int]]  # folder, options that name the pair, true counts
 BATCH_NORM = """
 from torch import nn
 
@@ -157,11 +160,11 @@ class Net(nn.Sequential):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[int]]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A BatchNorm network that has learned the digits, and a client's round on it."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "net.py").write_text(BATCH_NORM)
-    scope: dict[str, type[torch.nn.Module]] = {"__name__": "net"}
+    scope: dict[str, Any] = {"__name__": "net"}
     exec(BATCH_NORM, scope)
     before, after, counts = trained_client(scope["Net"], warm=150, steps=5)
     return folder, list(write_pair(folder / "pair", before, after)), counts

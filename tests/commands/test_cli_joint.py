@@ -193,7 +193,7 @@ def test_a_rate_of_its_own_is_taken_from_the_rounds_record(run: Path, rlu: Comma
 
     def distance() -> float:
         shares = [row["share"] for row in rlu(*_words(run)).report["joint"]["shares"]]
-        return sum(abs(a - b) for a, b in zip(shares, truth, strict=True))
+        return float(sum(abs(a - b) for a, b in zip(shares, truth, strict=True)))
 
     right = distance()
     _say(run / "r000", lr=0.02)

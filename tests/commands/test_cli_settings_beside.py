@@ -51,7 +51,7 @@ def ran(tmp_path: Path) -> Path:
     ["evil.py:Net", "{sent}/evil.py:Net", "./evil.py:Net", "evil:Net", "os:mkdir", "x.py:"],
 )
 def test_code_is_not_named_from_there(
-    model: Words,
+    model: str,
     words: Words,
     sent: Path,
     ran: Path,

@@ -1,4 +1,4 @@
-"""What nobody told: steps, rate and batch size from BatchNorm buffers, and what cannot be known."""
+"""What nobody gave: steps, rate and batch size from BatchNorm buffers, and what cannot be known."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     images, classes = _drawn(150, seed=1)
     for _ in range(5):
-        for batch in torch.randperm(len(classes)).split(50):
+        for batch in torch.split(torch.randperm(len(classes)), 50):
             _step(net, optimiser, images[batch], classes[batch])
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     images, classes = _drawn(80, seed=3)
@@ -93,7 +93,8 @@ def _drawn(per_class: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _step(net: Any, optimiser: Any, images: torch.Tensor, classes: torch.Tensor) -> None:
     optimiser.zero_grad()
-    torch.nn.functional.cross_entropy(net(images), classes).backward()
+    loss = torch.nn.functional.cross_entropy(net(images), classes)
+    loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
 
 
@@ -167,15 +168,15 @@ def test_counters_that_do_not_tell_are_an_error(
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_counters_too_coarse_to_count_by_ones_are_not_believed(
-    kind: str, trained: Trained, tmp_path: Path, refused: Refused
+    kind: torch.dtype, trained: Trained, tmp_path: Path, refused: Refused
 ) -> None:
     """Half precision goes from 4096 to 4100: the layers agree, on the wrong number."""
-    states = [
+    before, after = (
         {n: (v + 4096.0 if "tracked" in n else v).to(kind) for n, v in state.items()}
         for state in (trained.before, trained.after)
-    ]
+    )
     (tmp_path / "aux.npz").write_bytes((trained.folder / "aux.npz").read_bytes())
-    words = trained.of(*states, tmp_path / "aux.npz")
+    words = trained.of(before, after, tmp_path / "aux.npz")
     refused("E102", 2, [*words, "--lr", "0.1"], "nobody said: epochs")
 
 
