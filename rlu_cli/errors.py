@@ -1,7 +1,7 @@
 """Every way a command can end, in one place: exit statuses and the errors behind them.
 
 An error says what is wrong, where, why, and what to do next, under a code that stays the same from
-version to version (`docs/errors.md` lists them). E1xx is usage, E2xx an input, E4xx a solver.
+version to version (`docs/errors.md` lists them). E1xx is usage, E2xx an input, E900 a defect.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RluError(Exception):
     code     stable identifier, such as "E203"
     message  what is wrong, naming the file or the option
     hint     what to do next
-    why      the cause, where the message does not already give it
+    why      the cause, if the message does not give it
     facts    further labelled lines, such as ("needs", "a.B, c.D")
     """
 

@@ -1,4 +1,4 @@
-"""Content hashes of inputs, as they stand in every report."""
+"""Content hashes of input files, as given in every report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results on disk, one line a client: appended, synced, and found again after a kill."""
+"""Append-only file of results, one line per client, that survives a kill."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 class Ledger:
     """An append-only file of JSON lines, each with its key.
 
-    A last line that a kill tore is ignored, and closed off before the next is written.
+    A last line truncated by a kill is ignored, and terminated before the next is written.
     """
 
     def __init__(self, file: Path) -> None:
@@ -21,11 +21,11 @@ class Ledger:
         self._found = dict(_read(file))
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """What was kept under `key`; None for nothing."""
+        """The result under `key`; None if there is none."""
         return self._found.get(key)
 
     def add(self, key: str, result: Mapping[str, Any]) -> None:
-        """Keep a result; it is on disk when this returns."""
+        """Append a result; it is on disk when this returns."""
         line = json.dumps({"key": key, **result})
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("ab") as stream:
@@ -37,7 +37,7 @@ class Ledger:
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """Hash of all that a result depends on."""
+    """Hash of everything that a result depends on."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -55,7 +55,7 @@ def _read(file: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _is_torn(file: Path) -> bool:
-    """Whether the file does not end with its last line."""
+    """Whether the last line lacks its newline."""
     with file.open("rb") as stream:
         if stream.seek(0, os.SEEK_END) == 0:
             return False

@@ -1,4 +1,4 @@
-"""Label-recovery attacks: one paper, one file; each maps `Evidence` to a `Recovery`."""
+"""Label-recovery attacks, one file per paper; each maps `Evidence` to a `Recovery`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rlu_cli.attacks import (
 from rlu_cli.attacks.auto import AUTO, Choice, method_for
 from rlu_cli.attacks.method import COUNTS, SET, Attack, Method, concerns
 
-UNIFORM = "uniform"  # the floor below every other method
+UNIFORM = "uniform"  # baseline of every other method
 ATTACKS: dict[str, Method] = {
     "rlu": rlu.METHOD,
     "path": path.METHOD,

@@ -1,4 +1,4 @@
-"""From what a method finds to a `Recovery` whose counts sum to K."""
+"""Results of a method → a `Recovery` whose counts sum to K."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from rlu_cli.attacks.observations import DUMMIES
 from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.types import Evidence, Outputs, Recovery, Status
 
-_GRID = 100  # labels a step where |B| is not known: hundredths of a batch
-_SPREAD = "it gives a set of classes: the counts are K spread over them by their bias gradients"
+_GRID = 100  # labels per step if |B| is unknown: hundredths of a batch
+_SPREAD = (
+    "it gives a set of classes; K labels are distributed over them in proportion to their bias "
+    "gradients"
+)
 
 
 def labels_to_give(evidence: Evidence) -> int:
-    """K; without |B|, a grid fine enough to stand in for it."""
+    """K; if |B| is unknown, a number large enough to resolve the shares."""
     return evidence.total or _GRID * evidence.steps
 
 
 def ends(evidence: Evidence) -> tuple[Outputs, ...]:
-    """The auxiliary images as the round saw them: at its start and, over several steps, its end."""
+    """Outputs on the auxiliary images before the round and, if it has several steps, after it."""
     return (evidence.before,) if evidence.steps == 1 else (evidence.before, evidence.after)
 
 
@@ -31,7 +34,7 @@ def dummy_ends(evidence: Evidence) -> tuple[Outputs, ...]:
 
 
 def mean_of(tensors: list[Tensor]) -> Tensor:
-    """The mean of tensors of one shape."""
+    """Mean of tensors of the same shape."""
     return torch.stack(tensors).mean(0)
 
 
@@ -42,18 +45,19 @@ def counted(
     *,
     shares: Tensor | None = None,
     notes: tuple[str, ...] = (),
-    **figures: Any,
+    **diagnostics: Any,
 ) -> Recovery:
-    """The answer of a method that ends with whole counts.
+    """Recovery of a method that gives integer counts.
 
-    counts  (N,) int64 summing to `labels_to_give`
-    shares  (N,) where the method knows them better than its counts do
+    counts       (N,) int64 summing to `labels_to_give`
+    shares       (N,) if the method has them before rounding; else they follow from the counts
+    diagnostics  values by name
     """
     return Recovery(
         shares=counts.double() / int(counts.sum()) if shares is None else shares,
         counts=None if evidence.total is None else whole_passes(counts, evidence),
         status=status,
-        diagnostics=figures,
+        diagnostics=diagnostics,
         notes=notes,
     )
 
@@ -64,41 +68,46 @@ def shared(
     status: Status = Status.COMPUTED,
     *,
     notes: tuple[str, ...] = (),
-    **figures: Any,
+    **diagnostics: Any,
 ) -> Recovery:
-    """The answer of a method that ends with real numbers: negatives to 0, largest remainder to K.
+    """Recovery of a method that gives real numbers: negatives to 0, rounded by largest remainder.
 
-    found  (N,) counts or shares, up to a factor
+    found  (N,) counts or shares, up to a factor; if none is positive, the shares are uniform and
+           the status is UNDETERMINED
     """
     positive = torch.nan_to_num(found.double().cpu(), nan=0.0, posinf=0.0).clamp_min(0)
-    told = float(positive.sum()) > 0
-    even = torch.full_like(positive, 1 / len(positive))
-    shares = positive / positive.sum() if told else even
+    determined = float(positive.sum()) > 0
+    uniform = torch.full_like(positive, 1 / len(positive))
+    shares = positive / positive.sum() if determined else uniform
     counts = round_to_total(shares, labels_to_give(evidence))
-    ended = status if told else Status.UNDETERMINED
-    return counted(evidence, counts, ended, shares=shares, notes=notes, **figures)
+    final = status if determined else Status.UNDETERMINED
+    return counted(evidence, counts, final, shares=shares, notes=notes, **diagnostics)
 
 
 def present_only(
-    evidence: Evidence, present: Tensor, *, notes: tuple[str, ...] = (), **figures: Any
+    evidence: Evidence, present: Tensor, *, notes: tuple[str, ...] = (), **diagnostics: Any
 ) -> Recovery:
-    """The answer of a method that finds which classes are there.
+    """Recovery of a method that finds which classes are present.
 
-    present  (N,) bool. K labels are spread over them in proportion to max(0, -G_b), each of them
-             taking one first where there are enough.
+    present  (N,) bool. If K suffices, every present class gets one label; the rest is distributed
+             in proportion to max(0, -G_b)
     """
     found = torch.nonzero(present)[:, 0]
     total = labels_to_give(evidence)
     if not len(found):
-        even = round_to_total(torch.full((len(present),), 1 / len(present)), total)
-        answer = counted(evidence, even, Status.UNDETERMINED, **figures)
+        uniform = round_to_total(torch.full((len(present),), 1 / len(present)), total)
+        answer = counted(evidence, uniform, Status.UNDETERMINED, **diagnostics)
     else:
-        pull = (-_bias(evidence)).clamp_min(0)[found]
-        pull = pull / pull.sum() if float(pull.sum()) > 0 else torch.full_like(pull, 1 / len(found))
+        weights = (-_bias(evidence)).clamp_min(0)[found]
+        weights = (
+            weights / weights.sum()
+            if float(weights.sum()) > 0
+            else torch.full_like(weights, 1 / len(found))
+        )
         each = int(len(found) <= total)
         counts = torch.zeros(len(present), dtype=torch.int64)
-        counts[found] = each + round_to_total(pull, total - each * len(found))
-        answer = counted(evidence, counts, **figures)
+        counts[found] = each + round_to_total(weights, total - each * len(found))
+        answer = counted(evidence, counts, **diagnostics)
     return Recovery(
         shares=answer.shares,
         counts=answer.counts,
@@ -116,7 +125,7 @@ def _bias(evidence: Evidence) -> Tensor:
 
 
 def whole_passes(counts: Tensor, evidence: Evidence) -> Tensor:
-    """Counts (N,) that are the same in every full pass over the samples."""
+    """Counts (N,) rounded so that every full pass over the samples has the same labels."""
     if evidence.passes == 1:
         return counts
     total = int(counts.sum())

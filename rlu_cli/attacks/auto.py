@@ -1,4 +1,4 @@
-"""Which method a user gets who names none: the most accurate one for the model at hand."""
+"""Method `auto`: the most accurate method for the case at hand."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ FOR_NONLINEAR = "emulation"  # for clients whose update is not linear in their g
 
 @dataclass(frozen=True)
 class Choice:
-    """A method, and why it was taken, in words."""
+    """The selected method and the reason, as shown to the user."""
 
     method: str
     reason: str
 
 
 def method_for(evidence: Evidence, *, buffers: bool, noise: bool) -> Choice:
-    """The method for this case, by what was measured (docs/method.md); the first rule that holds.
+    """Select the method for a case by the first rule that holds (docs/method.md).
 
-    buffers  whether BatchNorm counters show the client's batches
-    noise    whether noise images stand in for auxiliary ones
+    buffers  whether BatchNorm counters changed, so that batch statistics can be recovered
+    noise    whether noise images replace auxiliary ones
     """
     rules = (
-        (noise, "rlu", "there are no labelled images for the other witnesses"),
+        (noise, "rlu", "no labelled images were given, which fusion and emulation need"),
         (
             not evidence.linear and evidence.lr_known,
             FOR_NONLINEAR,
-            "the client's steps are not linear in its gradients, but virtual clients can take them",
+            "the client's update is not linear in its gradients; virtual clients train likewise",
         ),
-        (buffers, "fusion", "BatchNorm buffers tell the client's batches"),
+        (buffers, "fusion", "the BatchNorm buffers hold statistics of the client's batches"),
         (
             learned_something(evidence),
             "fusion",
-            "the model is trained, and the weights tell how large the client's errors are",
+            "the model is trained, and the weight update shows how large the client's errors are",
         ),
         (True, "rlu", "the model is untrained and has no BatchNorm buffers"),
     )

@@ -9,19 +9,21 @@ from rlu_cli.types import Evidence, Recovery
 
 
 def dimitrov(evidence: Evidence) -> Recovery:
-    """ZLG's counts at every step, p̄ and Ō interpolated between both ends of the round.
+    """Mean of ZLG's counts over all steps, with p̄ and Ō interpolated over the round.
 
-    N_c = Σ_τ |B| (p̄_c^τ - Σ_l G_W[c, l] / Ō^τ), step τ standing τ/m of the way.
+    N_c = Σ_τ |B| (p̄_c^τ - Σ_l G_W[c, l] / Ō^τ); step τ is at the fraction τ/m of the round.
     """
     rows = evidence.gradient.weight.sum(1)
     start, end = (
-        (seen.probabilities.mean(0), embedding_sums(seen).mean())
-        for seen in (evidence.before, evidence.after)
+        (outputs.probabilities.mean(0), embedding_sums(outputs).mean())
+        for outputs in (evidence.before, evidence.after)
     )
     found = []
     for step in range(evidence.steps):
-        way = step / evidence.steps
-        confidence, size = ((1 - way) * a + way * b for a, b in zip(start, end, strict=True))
+        fraction = step / evidence.steps
+        confidence, size = (
+            (1 - fraction) * a + fraction * b for a, b in zip(start, end, strict=True)
+        )
         found.append(confidence - rows / size)
     return shared(evidence, mean_of(found))
 

@@ -11,12 +11,12 @@ from rlu_cli.types import Evidence, Recovery
 
 
 def ebi(evidence: Evidence) -> Recovery:
-    """LLG's two stages on the bias gradient alone: impact Σ_{G_b < 0} G_b / K."""
+    """LLG's two stages on the bias gradient alone, with impact Σ_{G_b < 0} G_b / K."""
     bias = evidence.gradient.bias
     assert bias is not None
     total = labels_to_give(evidence)
     if not bool((bias < 0).any()):
-        return shared(evidence, torch.zeros_like(bias))  # no class stands out
+        return shared(evidence, torch.zeros_like(bias))  # undetermined
     impact = float(bias.clamp(max=0).sum()) / total
     counts = two_stages(bias, bias < 0, torch.full_like(bias, -impact), total)
     return counted(evidence, counts, impact=impact)

@@ -1,7 +1,6 @@
-"""Virtual clients as the yardstick: which labels make one hand in what the client handed in.
+"""Emulation: label shares by regression on the updates of virtual clients with known labels.
 
-Not in the paper. Serves any optimiser and schedule: nothing is assumed of the steps but that a
-virtual client can take them too.
+Not in the paper. Works for any optimiser and schedule that the virtual clients can use too.
 """
 
 from __future__ import annotations
@@ -18,74 +17,77 @@ from rlu_cli.numerics.emulator import EmulatorFit, emulate
 from rlu_cli.numerics.posterior import posterior_mean
 from rlu_cli.types import Evidence, Recovery, VirtualPopulation
 
-_DOES_NOT_FIT = 10.0  # misfit from which on the client is like no virtual one
+_DOES_NOT_FIT = 10.0  # reduced chi-square above which the client resembles no virtual client
 _UNLIKE = (
-    "the client's update is unlike that of any virtual client: it may have trained otherwise, or "
-    "on images of another kind"
+    "the client's update is unlike that of any virtual client: its training settings or its kind "
+    "of images may differ"
 )
 
 
 def emulation(evidence: Evidence) -> Recovery:
-    """Shares z of y = a + B z + noise, with a, B and the noise from virtual clients of known z.
+    """Shares z of y = a + B z + noise, with a, B and the noise fitted to virtual clients.
 
-    y: the update of the output layer's bias and of its weights' row sums, and mean and variance of
-    the inputs of the last two BatchNorm layers whose buffers moved. `numerics.emulator` solves it;
-    what is reported is the mean over all shares that its error allows.
+    y is the update of the output layer's bias, the row sums of its weight update, and mean and
+    variance of the inputs of the last two BatchNorm layers whose buffers changed.
+    `numerics.emulator` solves for z; the posterior mean of the shares is reported.
 
-    There are fewer virtual clients than rows, so that the covariance counted from them is too
-    small: the error is that of virtual clients near the client, each found from all the others.
+    The estimated covariance is too small, because there are fewer virtual clients than rows. The
+    reported one is that of the leave-one-out errors of the virtual clients nearest to the client.
     """
     population = evidence[VIRTUAL_POPULATION]
-    found = _found(population)
+    fit = _fit(population)
     errors = torch.stack(left_out(population)) - population.shares[nearest(population)]
-    covariance = _covariance(found, errors)
+    covariance = _covariance(fit, errors)
     answer = shared(
         evidence,
-        _shares_to_report(found),
-        found.status,
-        notes=(_UNLIKE,) if found.reduced_chi_square > _DOES_NOT_FIT else (),
-        reduced_chi_square={"virtual clients": found.reduced_chi_square},
-        misfit={"virtual clients": found.reduced_chi_square},  # its name up to schema 1.2
+        _shares_to_report(fit),
+        fit.status,
+        notes=(_UNLIKE,) if fit.reduced_chi_square > _DOES_NOT_FIT else (),
+        reduced_chi_square={"virtual clients": fit.reduced_chi_square},
+        misfit={"virtual clients": fit.reduced_chi_square},  # key up to schema 1.2
         virtual_clients=len(population.shares),
         expected_iacc=1 - float(errors.abs().sum(1).mean()) / 2,
     )
-    return replace(answer, unconstrained=found.unconstrained, covariance=covariance)
+    return replace(answer, unconstrained=fit.unconstrained, covariance=covariance)
 
 
-def _covariance(found: EmulatorFit, errors: Tensor) -> Tensor:
-    """That of the left-out clients' errors, larger by the client's own misfit, for its images are
-    others than theirs; what was counted from the rows weighs as much as one of them a class.
+def _covariance(fit: EmulatorFit, errors: Tensor) -> Tensor:
+    """Covariance (N, N) of the estimate: leave-one-out errors, combined with the fit's covariance.
 
-    errors  (R', N)
+    errors  (R', N) leave-one-out errors of the nearest virtual clients. Their covariance is
+            multiplied by the client's reduced chi-square if that is above 1, since the client's
+            images differ from theirs. The fit's covariance weighs as much as N of these errors
     """
-    seen, classes = errors.shape
-    measured = errors.T @ errors * max(1.0, found.reduced_chi_square)
-    return (measured + classes * found.covariance) / (seen + classes)
+    count, classes = errors.shape
+    measured = errors.T @ errors * max(1.0, fit.reduced_chi_square)
+    return (measured + classes * fit.covariance) / (count + classes)
 
 
-def _found(population: VirtualPopulation) -> EmulatorFit:
+def _fit(population: VirtualPopulation) -> EmulatorFit:
     return emulate(population.shares, population.rows, population.observed, population.closeness)
 
 
-def _shares_to_report(found: EmulatorFit) -> Tensor:
-    """The shares to report: the mean of all that the error allows."""
-    mean = posterior_mean(found.unconstrained, found.covariance)
-    return found.shares if mean is None else mean
+def _shares_to_report(fit: EmulatorFit) -> Tensor:
+    """Posterior mean of the shares (N,); the least-squares shares if it cannot be computed."""
+    mean = posterior_mean(fit.unconstrained, fit.covariance)
+    return fit.shares if mean is None else mean
 
 
 def left_out(population: VirtualPopulation) -> list[Tensor]:
-    """The shares (N,) of each virtual client that counts most, as found from all the others."""
-    found = []
+    """Leave-one-out estimate of the shares (N,) of each of the `nearest` virtual clients."""
+    estimates = []
     for index in torch.nonzero(nearest(population))[:, 0].tolist():
         others = torch.arange(len(population.shares)) != index
         rest = (population.shares[others], population.rows[others])
-        left = VirtualPopulation(*rest, population.rows[index], population.closeness[others])
-        found.append(_shares_to_report(_found(left)))
-    return found
+        population_without = VirtualPopulation(
+            *rest, population.rows[index], population.closeness[others]
+        )
+        estimates.append(_shares_to_report(_fit(population_without)))
+    return estimates
 
 
 def nearest(population: VirtualPopulation) -> Tensor:
-    """(R,) bool: the virtual clients that count most."""
+    """(R,) bool: virtual clients of the largest weight, drawn near the client."""
     return population.closeness >= population.closeness.max()
 
 

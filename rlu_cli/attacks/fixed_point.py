@@ -1,4 +1,4 @@
-"""Shares, their noise and the progress along the line that agree with one another."""
+"""Fixed point of the shares, their noise covariance and the weights of the interpolation points."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from rlu_cli.numerics.output_means import tilted
 from rlu_cli.numerics.progress import even_weights
 from rlu_cli.types import Evidence, Interpolation
 
-BIAS, WEIGHTS = "bias", "weights"  # names of witnesses; a BatchNorm layer has its own
-_MAX_ITERATIONS = 8  # of shares, noise and progress in turn
-_MAX_ITERATIONS_NEAR = 2  # from a settled answer to that under another assumption
-_WIDEST = 1e6  # factor on a covariance, so that numbers stay numbers
+BIAS, WEIGHTS = "bias", "weights"  # names of measurements; others are named after their layer
+_MAX_ITERATIONS = 8
+_MAX_ITERATIONS_NEAR = 2  # from the fixed point under other assumptions
+_MAX_INFLATION = 1e6  # largest variance inflation, against overflow
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What is assumed of the client beyond its labels.
+    """Assumptions about the client besides its labels.
 
-    tilt   β: its images are like auxiliary ones weighted by p_y^β, for they were trained on
-    slack  standard deviation of the path's place on the line, as a part of the whole line
+    tilt               β: its images, which the model was trained on, resemble auxiliary images
+                       weighted by p_y^β
+    path_position_std  standard deviation of the path position, as a fraction of the line from the
+                       global to the client's model
     """
 
     tilt: float = 0.0
@@ -35,10 +37,12 @@ class Assumptions:
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """Shares, noise and progress that agree under what was assumed.
+    """Solution under given assumptions.
 
-    points  (S,) how much each point of the line counts
-    names   of the witnesses
+    assumed  the assumptions
+    fused    shares with their errors
+    points   (S,) weights of the interpolation points, summing to 1
+    names    of the measurements
     """
 
     assumed: Assumptions
@@ -48,7 +52,7 @@ class FixedPoint:
 
     @property
     def reduced_chi_square(self) -> dict[str, float]:
-        """Of every witness by its name."""
+        """Reduced chi-square of every measurement by its name."""
         return dict(zip(self.names, self.fused.reduced_chi_square, strict=True))
 
 
@@ -59,9 +63,12 @@ def solve_fixed_point(
     assumed: Assumptions,
     near: FixedPoint | None = None,
 ) -> FixedPoint:
-    """Shares, their noise and the progress along the line, each from the last of the others.
+    """Iterate shares z, their noise covariance and the weights of the interpolation points.
 
-    near  a settled answer to start from, which takes fewer rounds
+    directions  V (L, r) of the embedding along which the weight update is used; r may be 0
+    assumed     tilt and standard deviation of the path position
+    near        solution under other assumptions to start from, which takes fewer iterations; None
+                to start from `path`
     """
     labels = interpolation.outputs[0].labels.cpu()
     importance = tilted(interpolation.outputs[0], assumed.tilt)
@@ -84,7 +91,9 @@ def solve_fixed_point(
         measurements += [
             of_mean(mean, points, labels, shares, importance) for mean in interpolation.means
         ]
-        scaled = [replace(w, scale=scale) for w, scale in zip(measurements, scales, strict=True)]
+        scaled = [
+            replace(one, scale=scale) for one, scale in zip(measurements, scales, strict=True)
+        ]
         fused = fuse(scaled, labels, shares, sampling_of(evidence), importance)
         shares = fused.shares
         scales = _variance_inflation(names, fused.reduced_chi_square)
@@ -95,20 +104,20 @@ def solve_fixed_point(
 
 
 def _variance_inflation(names: Sequence[str], reduced_chi_square: Sequence[float]) -> list[float]:
-    """The factor on the covariance of each witness, by its last misfit.
+    """Variance inflation of each measurement from its last reduced chi-square, at least 1.
 
-    The bias is the anchor: its N rows for N unknowns leave no misfit to judge it by.
+    The bias is never inflated: its N rows for N unknowns leave no residual to test it by.
     """
     return [
-        1.0 if name == BIAS else min(max(1.0, found), _WIDEST)
-        for name, found in zip(names, reduced_chi_square, strict=True)
+        1.0 if name == BIAS else min(max(1.0, value), _MAX_INFLATION)
+        for name, value in zip(names, reduced_chi_square, strict=True)
     ]
 
 
 def _start(evidence: Evidence, interpolation: Interpolation) -> tuple[Tensor, Tensor]:
-    """First shares and weights of the points: from the bias update, where it can be read."""
+    """Initial shares (N,) and point weights (S,): from the bias update if usable, else uniform."""
     if evidence.linear and evidence.lr_known:
-        found = along(evidence, interpolation)
-        return found.solution.shares, found.points
-    even = torch.full((evidence.classes,), 1 / evidence.classes, dtype=torch.float64)
-    return even, even_weights(interpolation.points, evidence.steps)
+        solution = along(evidence, interpolation)
+        return solution.solution.shares, solution.points
+    uniform = torch.full((evidence.classes,), 1 / evidence.classes, dtype=torch.float64)
+    return uniform, even_weights(interpolation.points, evidence.steps)

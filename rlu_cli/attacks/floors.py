@@ -1,4 +1,4 @@
-"""Floors: what a guess scores that does not look at the update."""
+"""Baselines that ignore the update: the score of a guess."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rlu_cli.types import Evidence, Recovery
 
 
 def uniform(evidence: Evidence) -> Recovery:
-    """K labels spread evenly over the classes."""
+    """K labels distributed uniformly over the classes."""
     return shared(evidence, torch.ones(evidence.classes))
 
 
 def prior(evidence: Evidence) -> Recovery:
-    """K labels in the shares of the auxiliary images."""
+    """K labels in proportion to the auxiliary images per class."""
     return shared(
         evidence, torch.bincount(evidence.before.labels.cpu(), minlength=evidence.classes)
     )

@@ -12,8 +12,8 @@ from rlu_cli.types import Evidence, Recovery
 def gradinversion(evidence: Evidence) -> Recovery:
     """The K classes of smallest s_c = min_l G_W[c, l], all labels distinct (Eq. 8).
 
-    Where there are more labels than classes they cannot be distinct, and where |B| is not known
-    nobody knows how many they are: then {c : s_c < 0}.
+    If K exceeds the number of classes, labels cannot be distinct; if |B| is unknown, so is K. In
+    both cases the set is {c : s_c < 0}.
     """
     smallest = evidence.gradient.weight.amin(1)  # (N,)
     total = evidence.total

@@ -10,10 +10,10 @@ from rlu_cli.types import Evidence, Recovery
 
 
 def idlg(evidence: Evidence) -> Recovery:
-    """The class of one example: the one whose bias gradient is negative, p_y - 1.
+    """Class y of a single example: the one with a negative bias gradient, p_y - 1.
 
-    Of a batch, {c : Σ_l G_W[c, l] < 0}, the authors' sign rule summed over the row; both hold for
-    embeddings that are never negative.
+    For a batch, {c : Σ_l G_W[c, l] < 0}: the authors' sign rule, summed over the row. The rule
+    holds for embeddings that are never negative.
     """
     gradient = evidence.gradient
     if evidence.total == 1:

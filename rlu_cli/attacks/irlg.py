@@ -13,11 +13,12 @@ from rlu_cli.types import Evidence, Head, Recovery
 def irlg(evidence: Evidence) -> Recovery:
     """Counts k of the (N + 1) × N system Σ_c k_c = K, Σ_c P̂_c[i] k_c - k_i = K G_b[i].
 
-    P̂_c = softmax(W ê_c + b) with the embedding ê_c = G_W[c] / G_b[c] that class c's gradient
-    implies and the global model's own layer. Pseudo-inverse, negatives to 0, largest remainder.
+    P̂_c = softmax(W ê_c + b) with the global model's output layer (W, b) and the embedding implied
+    by class c's gradient, ê_c = G_W[c] / G_b[c]. Solved by pseudo-inverse; negatives to 0, largest
+    remainder.
 
-    Paper note: the code released with iLRG repairs rounding in a way that raises all classes but
-    one when a label is short; here the remainder goes where it is largest.
+    Paper note: when one label is missing after rounding, the code released with iLRG raises all
+    classes but one. Here the class with the largest remainder gets it.
     """
     gradient = evidence.gradient
     assert gradient.bias is not None
@@ -30,7 +31,7 @@ def irlg(evidence: Evidence) -> Recovery:
 
 
 def _embeddings(gradient: Head) -> Tensor:
-    """ê_c = G_W[c] / G_b[c], (N, L); where G_b[c] is 0, the mean of the others' gradients' own."""
+    """ê_c = G_W[c] / G_b[c], (N, L); if G_b[c] = 0, the mean ê over the other classes."""
     bias = gradient.bias
     assert bias is not None
     implied = gradient.weight / torch.where(bias == 0, torch.inf, bias)[:, None]

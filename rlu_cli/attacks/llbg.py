@@ -10,18 +10,18 @@ from rlu_cli.types import Evidence, Recovery
 
 
 def llbg(evidence: Evidence) -> Recovery:
-    """Labels by the bias gradient of the round, b = m G_b, with each class's own confidence.
+    """Greedy labels from the bias gradient of the round, b = m G_b, and the class confidence.
 
-    Present classes (b < 0) take one label, b_c += (1 - conf_c)/|B|; then b -= m/N, and the lowest
-    class takes the next label, as often as there are labels.
+    Present classes (b < 0) get one label each, b_c += (1 - conf_c)/|B|. Then b -= m/N, and every
+    remaining label goes to the class of lowest b.
 
-    conf_c  mean softmax of class c on its own auxiliary images, over several steps the mean of
-            both ends of the round
+    conf_c is the mean softmax of class c on its own auxiliary images; with several steps, the mean
+    over both ends of the round.
     """
     bias = evidence.gradient.bias
     assert bias is not None
     total, steps = labels_to_give(evidence), evidence.steps
-    own = mean_of([class_confidence(seen).diagonal() for seen in ends(evidence)])
+    own = mean_of([class_confidence(outputs).diagonal() for outputs in ends(evidence)])
     rises = (1 - own) * steps / total
     values = bias * steps
     first = two_stages(values, values < 0, rises, min(total, int((values < 0).sum())))

@@ -1,6 +1,6 @@
-"""One format, one file: bytes → Checkpoint, never executing code.
+"""Checkpoint readers, one file per format; none executes code from a checkpoint.
 
-A format is added with one file that defines a `Format` and one line in `FORMATS`.
+To add a format, add a file that defines a `Format` and a line in `FORMATS`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ FORMATS: dict[str, Format] = {
 def open_checkpoint(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Checkpoint:
     """The tensors of a checkpoint file, without running anything in it.
 
-    path       torch zip, torch legacy or safetensors, told apart by content, never by suffix
+    path       torch zip, torch legacy or safetensors, recognised by content, not by suffix
     max_bytes  largest file, and largest sum of its tensors, in bytes
 
     Raises InputError: E201 unreadable, E202 unknown or corrupt, E203 holds code, E204 malformed on
@@ -82,7 +82,7 @@ def open_checkpoint(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Checkp
 def open_from(
     source: CheckpointSource, name: str, *, max_bytes: int = DEFAULT_MAX_BYTES
 ) -> Checkpoint:
-    """A checkpoint from a file or from a state dict; `name` is what errors call the latter.
+    """A checkpoint from a file or from a state dict, which errors call `name`.
 
     Raises InputError as `open_checkpoint` does.
     """

@@ -1,4 +1,4 @@
-"""Settings that a trainer's checkpoint tells beside the model, in its optimiser and arguments."""
+"""Settings in a trainer's checkpoint, from its optimiser state and hyper-parameters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _on(value: Any) -> bool:
     return value is True
 
 
-# setting: (names it goes by, the likelier first; what its value must be)
+# setting: (its names, the likelier first; check of its value)
 _Table = Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool]]]
 _OF_OPTIMISER: _Table = {
     "lr": (("lr",), _positive),
@@ -44,10 +44,10 @@ _OF_TRAINER: _Table = {
 
 
 def collect_facts(outer: Sequence[Mapping[str, Any]], file_name: str) -> dict[str, Setting]:
-    """Settings found in the dicts around the state, each with the place it stood in.
+    """Settings found in the dicts around the state dict, each with its location.
 
-    The optimiser's own state goes before hyper-parameters. Zero and "off" are no facts: they are
-    what holds where nothing is said.
+    The optimiser state takes precedence over hyper-parameters. Zero and "off" are skipped: they are
+    the defaults.
     """
     facts: dict[str, Setting] = {}
     for place, values, table in _places(outer):
@@ -73,7 +73,7 @@ def _places(
 
 
 def _groups(key: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any], _Table]]:
-    """The first parameter group, less what the other groups do differently."""
+    """The first parameter group, without the values that differ in other groups."""
     if isinstance(value, list):
         key, value = f"{key}[0]", value[0] if value else None
     groups = value.get("param_groups") if isinstance(value, dict) else None

@@ -1,4 +1,4 @@
-"""Which layer gives the logits, by shape and by name, and its weights."""
+"""Find the output layer by shape and name, and read its weights."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Layer:
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """Smaller is likelier: a name that output layers have, then a place near the top."""
+        """Smaller is likelier: first a usual name of output layers, then little nesting."""
         ends = [word.lower().rstrip("0123456789") for word in self.words[:1] + self.words[-1:]]
         named = any(word.rstrip("_") in _OUTPUT_NAMES for word in ends)
         return not named, len(self.words)
@@ -95,7 +95,7 @@ def _key(layer: str, parameter: str) -> str:
 
 
 def _named(state: State, layer: str) -> str:
-    """The user's choice as the state spells it."""
+    """Name of the user's layer as in the state dict."""
     tries = [layer]
     for name in tries:
         if _key(name, "weight") in state:
@@ -145,7 +145,7 @@ def _likeliest(layers: Sequence[_Layer]) -> list[_Layer]:
 
 
 def _is_series(layers: Sequence[_Layer]) -> bool:
-    """Names that differ by a number only, such as fc1, fc2: the last comes last."""
+    """Whether the names differ by a number only, such as fc1, fc2; then the last one is used."""
     return len({re.sub(r"\d+", "#", layer.name) for layer in layers}) == 1
 
 

@@ -1,4 +1,4 @@
-"""A state dict that is in memory already, held to the same rules as one from a file."""
+"""Checkpoints from state dicts in memory, under the same checks as files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ IN_MEMORY = "in memory"  # the format of such a checkpoint
 
 
 def checkpoint_of_state(state: Mapping[str, Tensor], name: str, *, max_bytes: int) -> Checkpoint:
-    """The checkpoint that a file with this state dict would give.
+    """The checkpoint that reading a file with this state dict would return.
 
     state      tensors by name; a trainer's dict and prefixes such as "module." are unwrapped
-    name       what errors and reports call it
-    max_bytes  largest sum of its tensors
+    name       its name in errors and reports
+    max_bytes  limit on the sum of its tensors
 
     Raises InputError E205 to E208 as `open_checkpoint` does.
     """

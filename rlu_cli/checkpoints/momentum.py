@@ -1,4 +1,4 @@
-"""Momentum buffers that a trainer's checkpoint carries in its optimiser's state."""
+"""Momentum buffers in the optimiser state of a trainer's checkpoint."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BUFFER = "momentum_buffer"
 def momentum_buffers(
     outer: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Buffers by parameter name; empty where the file has none or they cannot be told apart.
+    """Momentum buffers by parameter name; empty if there are none or they cannot be assigned.
 
-    PyTorch numbers parameters in the order the model registered them, which is the order of the
-    state without its buffers; every number has to fit a name by shape.
+    PyTorch numbers parameters in the order of registration, which is the order of the state dict
+    without its buffers; all shapes have to match.
     """
     for items in outer:
         for key in OPTIMISERS:
@@ -31,7 +31,7 @@ def momentum_buffers(
 
 
 def momentum_head(checkpoint: Checkpoint, layer: str) -> Head | None:
-    """The momentum buffer of the output layer; None where the file has none for it."""
+    """The momentum buffer of the output layer; None if the file has none for it."""
     prefix = f"{layer}." if layer else ""
     weight = checkpoint.momentum.get(f"{prefix}weight")
     bias = checkpoint.momentum.get(f"{prefix}bias")

@@ -1,4 +1,4 @@
-"""The two checkpoints of one round: what is read from both, and whether they belong together."""
+"""The two checkpoints of one round: values derived from both, and the check that they match."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CheckpointPair:
 
     @cached_property
     def steps(self) -> int | None:
-        """Training steps between the two, by BatchNorm counters; None where they do not say."""
+        """Training steps between the two, by BatchNorm counters; None if these give no number."""
         return counted_steps(self.before, self.after)
 
     @cached_property
@@ -45,7 +45,7 @@ class CheckpointPair:
 
     @cached_property
     def update(self) -> Head:
-        """θ_client - θ_global of the output layer; bias None where it has none or none moved."""
+        """θ_client - θ_global of the output layer; bias None if it has none or none changed."""
         before, after = self.heads
         update = after - before
         frozen = update.bias is not None and not bool(update.bias.any())
@@ -53,7 +53,9 @@ class CheckpointPair:
 
 
 def check_pair(pair: CheckpointPair) -> None:
-    """Both have the same tensors, and the output layer moved; else E212 or E213."""
+    """Raises InputError E212 if the tensors differ in name or shape, E213 if the output layer did
+    not change.
+    """
     before, after = pair
     _check_same_tensors(before, after)
     changed = [n for n in before.state if not _equal(before.state[n], after.state[n])]
@@ -102,7 +104,7 @@ def _check_head_moved(pair: CheckpointPair, changed: Sequence[str]) -> None:
         f"output layer {printable(pair.layer)} did not change from {printable(pair.before.path)} "
         f"to {printable(pair.after.path)}: it was frozen, or is another layer",
         facts=[("moved", listed(changed))],
-        hint="name the layer that was trained with --layer NAME; a frozen one gives nothing away",
+        hint="name the layer that was trained with --layer NAME; a frozen one reveals nothing",
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a pickle uses the functions and storages it may name the way `torch.save` does."""
+"""Check that a pickle uses the allowed functions and storages as `torch.save` does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlu_cli.checkpoints.pickle_machine import OPAQUE, Called, Global, Machine, 
 
 
 def call(machine: Machine, function: Any, args: Any) -> None:
-    """`args` is None where an object is made without calling a function of the table."""
+    """Follow a call; `args` is None for opcodes that create an object of a class."""
     name = function.name if isinstance(function, Global) else ""
     if name in CALLED:
         if not isinstance(args, Tuple) or not _CHECKS.get(name, _anything)(machine, args.items):
@@ -27,12 +27,15 @@ def _anything(machine: Machine, args: tuple[Any, ...]) -> bool:
 
 
 def _is_bytes(machine: Machine, args: tuple[Any, ...]) -> bool:
-    """How protocol 2 writes bytes; any other codec would run for as long as the file likes."""
+    """Bytes as protocol 2 writes them; another codec could run for as long as the file chooses."""
     return len(args) == 2 and args[1] in ("latin1", "latin-1")
 
 
 def _is_view(machine: Machine, args: tuple[Any, ...]) -> bool:
-    """A tensor inside its storage: torch makes the storages of legacy files longer on demand."""
+    """Whether `args` describe a view of a storage; one beyond its storage is noted as not plain.
+
+    torch would enlarge the storages of legacy files to fit such a view.
+    """
     match args:
         case (Stored() as storage, int(offset), Tuple(shape), Tuple(strides), *rest):
             numbers = (offset, *shape, *strides)
@@ -57,9 +60,9 @@ _CHECKS: dict[str, Callable[[Machine, tuple[Any, ...]], bool]] = {
 
 
 def stored_as(items: tuple[Any, ...]) -> Stored | None:
-    """("storage", class, key, location, number of elements), in legacy files None behind it.
+    """The storage that ("storage", class, key, location, number of elements) declares, else None.
 
-    What torch of 2017 wrote instead of None, a view of the storage, is refused.
+    Legacy files append None. A view of the storage, which torch of 2017 appended, is refused.
     """
     match items:
         case ("storage", Global(name), str(key), str(), int(count), *rest) if name in STORAGES:

@@ -1,4 +1,4 @@
-"""What a pickle of plain tensors may name: everything else is refused before anything is loaded."""
+"""Globals allowed in a pickle of plain tensors; all others are refused before loading."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ STORAGES: dict[str, int] = {
     "torch.storage.UntypedStorage": 1,
 }  # fmt: skip
 
-# Only these may be called, and torch calls them itself. `bytearray` is left out on purpose: called
-# with a number it reserves that much memory.
+# Only these may be called, and torch calls them itself. `bytearray` is excluded on purpose: called
+# with a number it allocates that much memory.
 CALLED = frozenset(
     {
         "torch._utils._rebuild_tensor",
@@ -44,7 +44,7 @@ CALLED = frozenset(
     }
 )
 
-# Those of them that lay a tensor over a storage: (storage, offset, shape, strides, …).
+# Those that make a tensor as a view of a storage: (storage, offset, shape, strides, …).
 REBUILD = frozenset(name for name in CALLED if name.startswith("torch._utils._rebuild_tensor"))
 
 # Element types: bytes of one element.
@@ -57,7 +57,7 @@ DTYPES: dict[str, int] = {
 # These may be named, but not called.
 NAMED = frozenset(STORAGES) | frozenset(DTYPES)
 
-# These build tensors that are not plain: which.
+# Globals of tensors that are not plain: the kind of tensor.
 UNPLAIN: dict[str, str] = {
     "torch._utils._rebuild_qtensor": "quantised tensors",
     "torch.QInt8Storage": "quantised tensors",

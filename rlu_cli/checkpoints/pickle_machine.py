@@ -1,6 +1,6 @@
-"""Where a pickle's opcodes are followed: inert values on a stack of our own, and what was noted.
+"""Stack machine of the pickle scan: inert values, and a record of what the pickle needs.
 
-Nothing is imported, called or allocated; a function is its name, a tensor is "something".
+Nothing is imported, called or allocated; functions are names, tensors are opaque.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Scan:
     """What a pickle would do.
 
     protocol  of the pickle
-    foreign   globals that are no part of plain tensors, in order of appearance
-    unplain   what it makes that is not plain: "quantised tensors", …
-    misuse    the first thing it does that no program does to save tensors
-    storages  what it declares
-    value     the object at the end, where that is a number or a string
+    foreign   globals that plain tensors do not need, in order of appearance
+    unplain   tensors it builds that are not plain: "quantised tensors", …
+    misuse    its first operation that no program uses to save tensors
+    storages  the storages it declares
+    value     the final object, if that is a number or a string
     """
 
     protocol: int = 0
@@ -57,14 +57,14 @@ class Global:
 
 @dataclass(frozen=True)
 class Called:
-    """What calling a global of the table would give."""
+    """The result of a call of an allowed global."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Tuple:
-    """`weight` counts its items and theirs, as often as they are reached."""
+    """A tuple; `weight` counts all nested items, each as often as it occurs."""
 
     items: tuple[Any, ...]
     weight: int
@@ -93,7 +93,7 @@ class Machine:
     def pop_last(self, count: int) -> list[Any]:
         start = len(self.stack) - count
         if start < 0:
-            raise ValueError("the pickle takes more values than it made")
+            raise ValueError("the pickle pops more values than it pushed")
         items = self.stack[start:]
         del self.stack[start:]
         return items
@@ -106,7 +106,7 @@ class Machine:
 
     def remember(self, index: int) -> None:
         if not 0 <= index <= MAX_OPCODES:
-            raise ScanLimit(f"its pickle numbers an object {index:,}")
+            raise ScanLimit(f"its pickle uses the memo index {index:,}")
         self.memo[index] = self.stack[-1]
 
     def object_to(self, what: str) -> None:

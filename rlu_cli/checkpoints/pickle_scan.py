@@ -1,6 +1,7 @@
-"""What a pickle would do, found by following its opcodes without doing any of it.
+"""Static scan of a pickle: its opcodes are followed, never executed.
 
-So the globals a file needs and the storages it declares are known before torch sees the file.
+The globals that a file needs and the storages that it declares are thus known before torch opens
+the file.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ MAX_PICKLE_BYTES = 64 * 2**20
 
 
 def scan_pickle(file: BinaryIO) -> Scan:
-    """Follow one pickle of `file` up to its end, and leave `file` there.
+    """Scan one pickle of `file`, and leave `file` at the pickle's end.
 
-    Raises ScanLimit over the limits, and any ValueError-like exception on what is no pickle, unless
-    foreign globals were seen before.
+    Raises ScanLimit above the limits and any exception on invalid data, unless foreign globals were
+    found before: they alone are reason to refuse the file.
     """
     machine = Machine(Scan())
     try:
@@ -79,7 +80,7 @@ def _protocol(machine: Machine, arg: int) -> None:
 
 
 def _text(machine: Machine, arg: str) -> None:
-    """Text as Python 2 wrote it, in no stated encoding: torch could read another name in it."""
+    """Python 2 text, whose encoding is not stated: torch could decode it to another name."""
     if not arg.isascii():
         machine.object_to("it holds Python 2 text that is not ASCII")
     machine.stack.append(arg)

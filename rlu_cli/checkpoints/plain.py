@@ -1,4 +1,4 @@
-"""Tensors that can be computed with: dense, real, inside their storage, finite, 32 bits or more."""
+"""Accept only dense, real, finite tensors within their storage; convert half precision."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from torch import Tensor
 from rlu_cli.checkpoints.source import Source, not_plain, too_large
 from rlu_cli.errors import InputError, printable
 
-_WIDENED = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
+_HALF = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _ACCEPTED = frozenset(
     {torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
-    | {torch.bool, *_WIDENED}
+    | {torch.bool, *_HALF}
 )
 
 
 def plain_state(
     state: Mapping[str, Tensor], source: Source
 ) -> tuple[dict[str, Tensor], str | None]:
-    """The same tensors without gradients or attributes, half precision widened to float32.
+    """The same tensors without gradients or attributes, half precision converted to float32.
 
-    Returns them and the narrower type that was widened, if any. Raises E205, E206, E207.
+    Returns them and the name of the half-precision type, None if there is none. Raises InputError
+    E205, E206 or E207.
     """
-    # As a function of torch: an attribute that the file set on a parameter could hide the method.
+    # Not tensor.detach(): an attribute that the file sets on a parameter could shadow the method.
     state = {name: Tensor.detach(tensor) for name, tensor in state.items()}
     for name, tensor in state.items():
         _check_kind(name, tensor, source)
@@ -34,12 +35,12 @@ def plain_state(
         raise too_large(source, f"its tensors take {total:,} bytes in memory")
     for name, tensor in state.items():
         _check_finite(name, tensor, source)
-    narrow = next((_WIDENED[t.dtype] for t in state.values() if t.dtype in _WIDENED), None)
-    return {name: _widen(tensor) for name, tensor in state.items()}, narrow
+    narrow = next((_HALF[t.dtype] for t in state.values() if t.dtype in _HALF), None)
+    return {name: _at_least_float32(tensor) for name, tensor in state.items()}, narrow
 
 
 def _check_kind(name: str, tensor: Tensor, source: Source) -> None:
-    """E206 on what is not stored element by element in a type that can be computed with."""
+    """Raises InputError E206 if a tensor is not dense, real and of an accepted type."""
     kinds = {
         "a tensor without data (meta)": tensor.is_meta,
         "quantised": tensor.is_quantized,
@@ -58,9 +59,9 @@ def _check_kind(name: str, tensor: Tensor, source: Source) -> None:
 
 
 def _check_extent(name: str, tensor: Tensor, source: Source) -> None:
-    """E206 on views that show more elements than their storage holds.
+    """Raises InputError E206 if a view has more elements than its storage.
 
-    Reckoned with whole numbers of any size, so that no product of strides can overflow.
+    Computed with Python integers, so that no product of strides overflows.
     """
     shape, stride, size = tensor.shape, tensor.stride(), tensor.element_size()
     held = tensor.untyped_storage().nbytes() // size
@@ -91,5 +92,5 @@ def _check_finite(name: str, tensor: Tensor, source: Source) -> None:
         )
 
 
-def _widen(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in _WIDENED else tensor
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in _HALF else tensor

@@ -1,4 +1,4 @@
-"""Safetensors: a length, a JSON header, then the tensors' bytes; nothing in it can run."""
+"""Safetensors: a length, a JSON header, then the tensors' bytes; the format cannot hold code."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _MAX_HEADER = 100 * 2**20
 def read(source: Source) -> dict[str, Tensor]:
     """Tensors by name, copied out of the file, in the natural order of their names.
 
-    The format sorts its names, so the order of the model's layers is lost: "fc2" before "fc10" is
-    the nearest that can be had.
+    The format sorts its names and does not store the order of the layers; natural order, "fc2"
+    before "fc10", is the closest approximation.
     """
     _check_header(source)
     try:
@@ -31,7 +31,7 @@ def read(source: Source) -> dict[str, Tensor]:
 
 
 def _check_header(source: Source) -> None:
-    """The header's length fits the file, before anything reserves memory for it."""
+    """Check the header's length against the file before anything is allocated for it."""
     (length,) = _LENGTH.unpack(source.read(0, _LENGTH.size))
     if length > source.size - _LENGTH.size:
         raise corrupt(
@@ -42,7 +42,7 @@ def _check_header(source: Source) -> None:
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which numbers in names count as numbers."""
+    """Sort key that compares the numbers in names by value."""
     parts = re.findall(r"[0-9]{1,18}|[^0-9]+", name)
     return [(0, int(p), "") if p[0] in "0123456789" else (1, 0, p) for p in parts]
 

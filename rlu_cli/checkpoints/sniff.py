@@ -1,4 +1,4 @@
-"""Which format a file is in, by its first bytes; for the others, what it is instead."""
+"""Recognise a checkpoint format by the first bytes of the file; describe files of other formats."""
 
 from __future__ import annotations
 

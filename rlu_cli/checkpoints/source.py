@@ -1,4 +1,4 @@
-"""An open file under inspection, what reads it, and the refusals all formats share."""
+"""An open checkpoint file, the interface of its readers, and the errors all formats share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Source:
     """One open file.
 
     size       of the file, in bytes
-    max_bytes  the largest file and the largest sum of tensors that is accepted, in bytes
+    max_bytes  limit on the file and on the sum of its tensors, in bytes
     """
 
     path: Path

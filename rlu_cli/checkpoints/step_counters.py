@@ -1,4 +1,4 @@
-"""What BatchNorm counters show: how many training steps lie between two checkpoints."""
+"""Training steps between two checkpoints, from their BatchNorm counters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from rlu_cli.types import Checkpoint
 
 COUNTER = "num_batches_tracked"
-_WHOLE_UP_TO = {None: 2**24, "float16": 2**11, "bfloat16": 2**8}  # of counters kept as floats
+_WHOLE_UP_TO = {None: 2**24, "float16": 2**11, "bfloat16": 2**8}  # for counters kept as floats
 
 
 def batch_norm_counters(state: Mapping[str, Tensor]) -> dict[str, float]:
@@ -27,7 +27,7 @@ def batch_norm_counters(state: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def counter_changes(before: Checkpoint, after: Checkpoint) -> list[float]:
-    """How far each layer's counter moved; empty where the numbers are too coarse to tell."""
+    """Change of each layer's counter; empty if a counter is too large to be exact as a float."""
     first, second = (batch_norm_counters(checkpoint.state) for checkpoint in (before, after))
     if max(second.values(), default=0) > min(map(_countable, (before, after))):
         return []
@@ -47,7 +47,7 @@ def counted_steps(before: Checkpoint, after: Checkpoint) -> int | None:
 
 
 def _countable(checkpoint: Checkpoint) -> float:
-    """The number up to which the file's counters skip none."""
+    """The number up to which the file's counters represent every integer."""
     named = checkpoint.state.items()
     floats = any(k.endswith(COUNTER) and v.is_floating_point() for k, v in named)
     return _WHOLE_UP_TO[checkpoint.narrow] if floats else math.inf

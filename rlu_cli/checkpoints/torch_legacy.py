@@ -36,20 +36,21 @@ def read(source: Source) -> Any:
 
 
 def _keys(source: Source, stream: io.BytesIO) -> set[str]:
-    """Names in the last pickle, a plain list: of what it leaves out torch reads no bytes at all.
+    """Storage keys in the last pickle, a plain list.
 
-    Such a tensor would show whatever stood in this process's memory before.
+    torch reads no bytes for a storage that is not listed: its tensor would expose uninitialised
+    memory of this process.
     """
     start = stream.tell()
     scan(source, stream)
     steps = list(pickletools.genops(stream.getbuffer()[start : stream.tell()].tobytes()))
     if not _LIST_STEPS.issuperset(opcode.name for opcode, _, _ in steps):
-        raise malformed(source, "what should be a list of its storages is something else")
+        raise malformed(source, "its list of storages is not a plain list of names")
     return {arg for _, arg, _ in steps if isinstance(arg, str)}
 
 
 def _check_storages(source: Source, storages: list[Stored], remaining: int) -> None:
-    """What is declared fits into the `remaining` bytes, before torch reserves memory for it."""
+    """Check that the declared storages fit into the `remaining` bytes before torch allocates."""
     sizes: dict[str, int] = {}
     for stored in storages:
         if sizes.setdefault(stored.key, stored.nbytes) != stored.nbytes:

@@ -1,4 +1,4 @@
-"""What both torch formats share: judging a scanned pickle, then torch's own safe loader."""
+"""Shared by both torch formats: check the scanned pickle, then use torch's weights-only loader."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rlu_cli.errors import InputError, printable
 
 
 def scan(source: Source, stream: io.BytesIO) -> Scan:
-    """Follow one pickle of `stream` and refuse what it must not do (E203, E204, E206)."""
+    """Scan one pickle of `stream`; raises InputError E202, E203, E204 or E206 if it is refused."""
     try:
         found = scan_pickle(stream)
     except ScanLimit as limit:
@@ -54,14 +54,14 @@ def _refuse(source: Source, found: Scan) -> None:
 
 
 def check_total(source: Source, sizes: dict[str, int]) -> None:
-    """E205 when the storages that a pickle declares sum to more than is accepted, in bytes."""
+    """Raises InputError E205 if the declared storages, in bytes by key, exceed the size limit."""
     total = sum(sizes.values())
     if total > source.max_bytes:
         raise too_large(source, f"its tensors take {total:,} bytes")
 
 
 def load(source: Source) -> Any:
-    """The object in `source`, by torch's weights-only loader alone; what it raises becomes E202."""
+    """The object in `source`, by torch's weights-only loader; any exception becomes E202."""
     source.file.seek(0)
     try:
         with warnings.catch_warnings():

@@ -1,7 +1,7 @@
 """Torch's zip checkpoints: an uncompressed archive of one pickle and one file for each storage.
 
-Two programs can read one zip file differently. The archive is therefore held to the layout that
-torch writes: entries in a row from the first byte, then one directory that ends with the file.
+Two programs can read one zip file differently. Only the layout that torch writes is therefore
+accepted: entries in a row from the first byte, then one directory that ends with the file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def read(source: Source) -> Any:
 
 
 def _directory(source: Source) -> int:
-    """Where the directory starts; it must reach up to the end records and they up to the end."""
+    """Offset of the directory; the end records must follow it at once and end the file."""
     tail = source.read(max(0, source.size - _END.size - _LOCATOR.size - _END64.size), 1 << 8)
     if tail[-_END.size :][:4] != b"PK\x05\x06":
         raise corrupt(source, "it does not end with the directory of a zip archive")
@@ -64,7 +64,7 @@ def _directory(source: Source) -> int:
 
 
 def _top_folder(source: Source, entries: Sequence[ZipInfo]) -> str:
-    """The folder that torch puts everything into, found by the pickle in it."""
+    """The folder that torch writes all entries into, found by its pickle."""
     tops = [e.filename.split("/")[0] for e in entries if e.filename.count("/") == 1
             and e.filename.endswith(("/data.pkl", "/constants.pkl"))]  # fmt: skip
     if tops:
@@ -79,7 +79,7 @@ def _top_folder(source: Source, entries: Sequence[ZipInfo]) -> str:
 
 
 def _check_names(source: Source, entries: Sequence[ZipInfo]) -> None:
-    """Names that mean one entry each, to any reader: torch's own ignores case."""
+    """Check that each name is plain and identifies one entry, also without case, as in torch."""
     seen: set[str] = set()
     for entry in entries:
         name, shown = entry.orig_filename, printable(entry.orig_filename, 80)
@@ -97,7 +97,7 @@ def _check_names(source: Source, entries: Sequence[ZipInfo]) -> None:
 
 
 def _check_extents(source: Source, entries: Sequence[ZipInfo], directory: int) -> None:
-    """Every entry has the size it claims, starts behind the one before, and ends in the file."""
+    """Check that every entry has its stated size, follows the previous one and ends in the file."""
     end = 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         shown = printable(entry.filename, 80)
@@ -111,7 +111,7 @@ def _check_extents(source: Source, entries: Sequence[ZipInfo], directory: int) -
 
 
 def _data_start(source: Source, entry: ZipInfo) -> int:
-    """Where an entry's bytes start, by the header that stands before them."""
+    """Offset of an entry's bytes, from its local header."""
     header = _LOCAL.unpack(source.read(entry.header_offset, _LOCAL.size))
     if header[0] != _MAGIC:
         raise corrupt(source, f"its entry {printable(entry.filename, 80)} has no header")
@@ -137,9 +137,9 @@ def _pickle(source: Source, archive: ZipFile, top: str) -> bytes:
 def _check_storages(
     source: Source, entries: Sequence[ZipInfo], top: str, storages: Sequence[Stored]
 ) -> None:
-    """Each storage has exactly the bytes that the pickle declares.
+    """Check that each storage has exactly the bytes that the pickle declares.
 
-    torch takes the declared size for granted and would read past the end of a shorter entry.
+    torch trusts the declared size and would read past the end of a shorter entry.
     """
     sizes = {entry.filename: entry.file_size for entry in entries}
     for stored in storages:

@@ -1,4 +1,4 @@
-"""From what a trainer saved to the state dict in it, and to names without wrappers' prefixes."""
+"""Find the state dict in a trainer's checkpoint and strip wrapper prefixes from its names."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from rlu_cli.checkpoints.source import Source, listed
 from rlu_cli.errors import InputError
 
-# Keys under which trainers keep the model, in the order they are looked for: where a file has
-# several, the first that holds tensors counts. Averaged copies (EMA) are not what a client sent.
+# Keys under which trainers keep the model, in search order: the first that holds tensors is used.
+# Averaged copies (EMA) are not listed, because a client does not send them.
 WRAPPERS = (
     "state_dict",
     "model_state_dict",
@@ -29,11 +29,11 @@ _MAX_DEPTH = 4
 
 @dataclass(frozen=True)
 class Unwrapped:
-    """What was found in a trainer's dict.
+    """The state dict found in a trainer's checkpoint.
 
     state     tensors by name, in the file's order
-    wrappers  keys that were opened, outermost first
-    outer     the dicts they were opened in, outermost first
+    wrappers  keys that lead to it, outermost first
+    outer     the dicts that hold these keys, outermost first
     """
 
     state: dict[str, Tensor]
@@ -55,7 +55,7 @@ def _find(
     outer: tuple[Mapping[str, Any], ...],
     seen: set[int],
 ) -> Unwrapped | None:
-    """Depth first; `seen` keeps a file whose dicts hold each other from being searched for ever."""
+    """Depth-first search; `seen` ends it on dicts that contain each other."""
     if not isinstance(content, dict) or id(content) in seen or len(wrappers) > _MAX_DEPTH:
         return None
     seen.add(id(content))
@@ -69,9 +69,9 @@ def _find(
 
 
 def plain_items(content: dict[Any, Any]) -> dict[str, Any]:
-    """The entries of a dict that have text for a name, in order.
+    """The entries of a dict whose key is a string, in order.
 
-    Through `dict` itself: an attribute that the file set on an OrderedDict could hide its methods.
+    Calls `dict.items` itself: an attribute that the file sets on an OrderedDict could shadow it.
     """
     return {key: value for key, value in dict.items(content) if isinstance(key, str)}
 
@@ -81,7 +81,7 @@ def tensors(items: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _only_child(items: Mapping[str, Any]) -> list[str]:
-    """The key of the one dict of named tensors, under whatever name a trainer chose."""
+    """The key of the only dict of named tensors, whatever its name; empty if there are several."""
     if tensors(items):
         return []
     children = [

@@ -1,1 +1,1 @@
-"""How a client trained: its optimiser, its steps, the order of its batches."""
+"""A client's local training: optimiser, step plan and batch order."""

@@ -1,4 +1,4 @@
-"""Which of its images a client uses in each step."""
+"""Which of its images a client uses in each local step."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from rlu_cli.local_training.step_plan import StepPlan as Steps
 
 
 def draw_batches(count: int, steps: Steps, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Indices of the images of each step's batch, in sizes that `steps` says.
+    """Draw the image indices of each local step's batch; batch τ has `steps.batch_sizes[τ]` images.
 
     count  images the client has
+    steps  number of steps, batch sizes and passes
 
-    It goes through them in shuffled order and shuffles anew when they run out, within a batch too;
-    with full passes over its samples, at the start of every pass.
+    The images come in shuffled order. They are shuffled again when they run out, even within a
+    batch, and at the start of every full pass.
     """
-    assert steps.batch_sizes is not None, "batches are drawn in sizes that are known"
+    assert steps.batch_sizes is not None, "batches can only be drawn if their sizes are known"
     one_pass = steps.batch_sizes[: steps.steps // steps.passes]
     return [batch for _ in range(steps.passes) for batch in _shuffled(count, one_pass, rng)]
 

@@ -1,4 +1,4 @@
-"""How a client trained, from settings: its optimiser, and whether that is linear in gradients."""
+"""A client's local training, built from settings, and whether it is linear in the gradients."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rlu_cli.schemes.descent import ADAPTIVE, BETAS
 from rlu_cli.settings.parsers import INFER
 
 NONLINEAR: Mapping[str, str] = {
-    "adam": "Adam divides each gradient by its own running size, which the files do not hold",
-    "adamw": "AdamW divides each gradient by its own running size, which the files do not hold",
-    "clip": "clipping by norm scales each step by a factor that the files do not hold",
+    "adam": "Adam divides each gradient by a running second moment that the files do not contain",
+    "adamw": "AdamW divides each gradient by a running second moment that the files do not contain",
+    "clip": "clipping by norm scales each step by a factor that the files do not contain",
 }
 
 
@@ -23,15 +23,16 @@ NONLINEAR: Mapping[str, str] = {
 class LocalTraining:
     """One client's local training.
 
-    scheme     of the federation
-    rule       the same with its λ
-    recursion  what it makes of gradients; of a client that is not linear, what plain SGD would
+    scheme     federated-learning scheme
+    rule       the scheme with its λ
+    recursion  linear map from gradients to positions; for a nonlinear client, that of SGD with the
+               same settings
     smoothing  ε of label smoothing
-    plan       steps and batch sizes
+    plan       number of steps and batch sizes
     optimizer  "sgd", "adam" or "adamw"
     betas      of Adam and AdamW
     clip       largest norm of a step's mean gradient; None for no clipping
-    rated      whether the learning rate is known; else `recursion` has steps of 1
+    lr_known   whether the learning rate is known; if not, `recursion` uses a base rate of 1
     """
 
     scheme: Scheme
@@ -46,14 +47,17 @@ class LocalTraining:
 
     @property
     def nonlinear(self) -> str | None:
-        """Why the client is not linear in its gradients, in words; None for one that is."""
+        """Why the update is not linear in the gradients, as a sentence; None if it is linear."""
         return "; ".join(NONLINEAR[name] for name in _departures(self)) or None
 
 
 def describe_local_training(value: Callable[[str], Any]) -> LocalTraining:
-    """The training that the settings describe; `value` gives a setting or None.
+    """Build the local training from settings.
 
-    Raises UsageError E106 for settings that contradict each other.
+    value  maps the name of a setting to its value, None if it is missing
+
+    Raises UsageError E101 for an invalid learning-rate schedule or too many steps, E102 for
+    `samples` without `batch_size`, E106 for contradictory settings.
     """
     _refuse_contradictions(value)
     plan = plan_steps(
@@ -81,32 +85,31 @@ def describe_local_training(value: Callable[[str], Any]) -> LocalTraining:
         optimizer=value("optimizer"),
         betas=value("betas") or BETAS,
         clip=value("clip") or None,
-        lr_known=_told_rate(value) is not None,
+        lr_known=_given_rate(value) is not None,
     )
 
 
 def refuse_nonlinear(training: LocalTraining) -> None:
-    """Raises UsageError E108 for a client that is not linear in its gradients."""
+    """Raise UsageError E108 if the client's update is not linear in its gradients."""
     if training.nonlinear is None:
         return
     raise UsageError(
         "E108",
-        "no method asked for can attack this client: " + ", ".join(_departures(training)),
+        "none of the requested methods supports this client: " + ", ".join(_departures(training)),
         why=training.nonlinear,
-        hint="virtual clients serve any optimiser: --method ramakrishna-dan-virtual; "
-        "to see what a server finds that takes this client for one of SGD steps: --clip 0, "
-        "--optimizer sgd",
+        hint="use --method ramakrishna-dan-virtual, which supports any optimiser; to see the result "
+        "of assuming plain SGD anyway, give --clip 0 --optimizer sgd",
     )
 
 
 def _departures(training: LocalTraining) -> list[str]:
-    """What of it is not linear, under the names of the settings."""
+    """What makes the update nonlinear in the gradients: keys of `NONLINEAR`."""
     names = (training.optimizer, "clip" if training.clip is not None else "")
     return [name for name in names if name in NONLINEAR]
 
 
-def _told_rate(value: Callable[[str], Any]) -> float | None:
-    """The learning rate; None where nobody knows it and the files are to tell it."""
+def _given_rate(value: Callable[[str], Any]) -> float | None:
+    """The learning rate; None if it is missing or to be inferred from the files."""
     rate = value("lr")
     return None if rate in (None, INFER) else float(rate)
 
@@ -114,21 +117,21 @@ def _told_rate(value: Callable[[str], Any]) -> float | None:
 def _rates(value: Callable[[str], Any], steps: int) -> tuple[float, ...]:
     schedule = value("lr_schedule")
     try:
-        return learning_rates(_told_rate(value) or 1.0, steps, schedule)
+        return learning_rates(_given_rate(value) or 1.0, steps, schedule)
     except ValueError as expected:
         raise UsageError(
-            "E101", f"lr_schedule = {schedule} cannot be", hint=f"expected {expected}"
+            "E101", f"invalid lr_schedule: {schedule}", hint=f"expected {expected}"
         ) from None
 
 
 def _refuse_contradictions(value: Callable[[str], Any]) -> None:
     scheme, adaptive = value("scheme"), value("optimizer") in ADAPTIVE
     wrong = {
-        f"--lambda means nothing to {scheme} (--lambda 0 leaves it out)": (
+        f"--lambda has no effect with {scheme} (--lambda 0 removes it)": (
             value("lambda") and not SCHEMES[scheme].takes_lambda
         ),
         "--nesterov needs --momentum": value("nesterov") and value("momentum") is None,
-        f"--momentum means nothing to {value('optimizer')} (--momentum 0 leaves it out)": (
+        f"--momentum has no effect with {value('optimizer')} (--momentum 0 removes it)": (
             value("momentum") and adaptive
         ),
         "--betas needs --optimizer adam or adamw": value("betas") and not adaptive,

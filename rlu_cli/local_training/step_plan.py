@@ -1,4 +1,4 @@
-"""How many steps a client made and how large its batches were."""
+"""How many local steps a client took, and the size of each batch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rlu_cli.settings.client import MAX_STEPS
 
 @dataclass(frozen=True)
 class StepPlan:
-    """The steps of one round.
+    """The local steps of one round.
 
     steps        m
-    batch_sizes  (m,) images in each batch; None when |B| is not known
-    passes       full passes over the client's samples; 1 where batches are drawn afresh
-    whole        whether every pass holds every sample, so that all passes have the same labels
-    assumed      sentence for the report, when the meaning of an epoch was assumed
+    batch_sizes  (m,) images in each batch; None if |B| is unknown
+    passes       full passes over the client's samples; 1 if epochs are not full passes
+    whole        whether every pass contains every sample, so that all passes have the same labels
+    assumed      sentence for the report if an epoch was assumed to be one batch, else None
     """
 
     steps: int
@@ -27,7 +27,7 @@ class StepPlan:
 
     @property
     def total(self) -> int | None:
-        """K, the labels that go into the update."""
+        """K, the number of labels in the update; None if |B| is unknown."""
         return None if self.batch_sizes is None else sum(self.batch_sizes)
 
 
@@ -39,22 +39,23 @@ def plan_steps(
     *,
     drop_last: bool = False,
 ) -> StepPlan:
-    """Steps and batch sizes of `epochs` epochs.
+    """Plan the steps and batch sizes of `epochs` epochs.
 
-    With `samples` n, an epoch is a full pass of ⌈n / |B|⌉ batches, the last one smaller, or left
-    out with `drop_last`; with `steps_per_epoch`, that many full batches; with neither it is one
-    batch, as in the paper.
+    With `samples` n, an epoch is a full pass of ⌈n / |B|⌉ batches; the last one is smaller, or
+    omitted with `drop_last`. With `steps_per_epoch`, an epoch is that many full batches. With
+    neither, an epoch is one batch, as in the paper.
 
-    Raises UsageError E106 for settings that contradict each other, E102 for n without |B|.
+    Raises UsageError E101 for too many steps, E102 for n without |B|, E106 for contradictory
+    settings.
     """
     if samples is not None:
         if batch_size is not None:
-            _affordable(-(-samples // batch_size) * epochs)  # before anything of that size is made
+            _affordable(-(-samples // batch_size) * epochs)  # before the sizes are allocated
         one_pass = _batches_of_a_pass(samples, batch_size, drop_last=drop_last)
         if steps_per_epoch is not None and steps_per_epoch != len(one_pass):
             raise UsageError(
                 "E106",
-                f"{samples} samples in batches of {batch_size} are {len(one_pass)} steps an "
+                f"{samples} samples in batches of {batch_size} are {len(one_pass)} steps per "
                 f"epoch, not {steps_per_epoch}",
                 hint="give --samples or --steps-per-epoch, not both",
             )
@@ -63,8 +64,8 @@ def plan_steps(
     steps = _affordable(epochs * (steps_per_epoch or 1))
     full = None if batch_size is None else (batch_size,) * steps
     assumed = (
-        f"assumed {steps} step{'s' * (steps > 1)}, one batch an epoch; "
-        "for full passes give --samples"
+        f"--epochs {steps} read as {steps} batch{'es' * (steps > 1)} in total. "
+        "If clients make full passes over their data, add --samples N."
         if steps_per_epoch is None
         else None
     )
@@ -75,14 +76,14 @@ def _batches_of_a_pass(samples: int, batch_size: int | None, *, drop_last: bool)
     if batch_size is None:
         raise UsageError(
             "E102",
-            "a full pass over the samples has as many steps as there are batches",
-            hint="give --batch-size B beside --samples, or --steps-per-epoch S",
+            "--samples needs --batch-size: a full pass takes one step per batch",
+            hint="give --batch-size B with --samples, or --steps-per-epoch S instead",
         )
     whole, rest = divmod(samples, batch_size)
     if drop_last and not whole:
         raise UsageError(
             "E106",
-            f"{samples} samples fill no batch of {batch_size}, and the last one is dropped",
+            f"{samples} samples do not fill a batch of {batch_size}, and --drop-last drops the rest",
             hint="check --samples, --batch-size and --drop-last",
         )
     return (batch_size,) * whole + ((rest,) if rest and not drop_last else ())
@@ -92,7 +93,7 @@ def _affordable(steps: int) -> int:
     if steps > MAX_STEPS:
         raise UsageError(
             "E101",
-            f"{steps:,} steps in one round are more than {MAX_STEPS:,}",
+            f"{steps:,} steps in one round exceed the limit of {MAX_STEPS:,}",
             hint="check --epochs, --samples and --batch-size",
         )
     return steps

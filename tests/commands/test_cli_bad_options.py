@@ -11,17 +11,18 @@ import torch
 from cli_world import Command, Refused, Words, World, write_pair
 
 from rlu_cli.commands.attack import attack
-from rlu_cli.settings.table import SETTINGS
+from rlu_cli.settings.specs import ATTACK
+from rlu_cli.settings.table import SETTINGS, taken_by
 
 # Files have tests of their own; a history is read only where a scheme remembers one.
-_FILES = ("global_", "local", "aux", "output", "history")
+_FILES = ("output", "history")
 _OTHER_CODE = {"truth": ("E201", 3), "layer": ("E210", 3)}
-TEXT_OPTIONS = [
-    name
-    for name, parameter in inspect.signature(attack).parameters.items()
-    if str(parameter.annotation).startswith(("Annotated[str", "Annotated[list[str"))
-    and name not in _FILES
-]
+# By name, the option; a switch takes no text.
+TEXT_OPTIONS = {
+    name: spec.option or f"--{name.replace('_', '-')}"
+    for name, spec in taken_by(ATTACK).items()
+    if "/" not in spec.option and name not in _FILES
+} | {"format": "--format"}
 
 
 @pytest.mark.parametrize("name", TEXT_OPTIONS)
@@ -29,8 +30,7 @@ def test_every_option_refuses_what_it_does_not_know(
     name: str, told: list[str], rlu: Command, work: Path
 ) -> None:
     """A digit to str.isdigit, and nothing that any option takes."""
-    option = "--" + name.rstrip("_").replace("_", "-")
-    result = rlu(*told, option, "²")
+    result = rlu(*told, TEXT_OPTIONS[name], "²")
     assert result.err.startswith("error[E")
     code, status = result.err[6:10], result.status
     assert (code, status) == _OTHER_CODE.get(name, (code, {"1": 2, "2": 3}[code[1]]))
@@ -208,6 +208,6 @@ def test_only_the_owner_can_read_a_report(told: list[str], work: Path, rlu: Comm
 
 def test_every_setting_can_be_given_somewhere() -> None:
     options = {name.rstrip("_") for name in inspect.signature(attack).parameters}
-    on_the_line = {*options, "model_args" if "model_arg" in options else ""}
-    unreachable = set(SETTINGS) - on_the_line
+    assert set(taken_by(ATTACK)) <= options
+    unreachable = {name for name, spec in SETTINGS.items() if not spec.commands}
     assert all("rlu.toml" in SETTINGS[name].give for name in unreachable)

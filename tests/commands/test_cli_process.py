@@ -134,7 +134,7 @@ def test_an_interrupt(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rlu_cli.audit.attack.attack", interrupted)
+    monkeypatch.setattr("rlu_cli.api.attack.attack_built", interrupted)
     result = rlu(*told, "--output", "report.json")
     assert (result.status, result.out) == (130, "")
     assert "Traceback" not in result.err
@@ -158,7 +158,7 @@ def test_a_defect_is_told_from_bad_input(
     def defect(*_: object, **__: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("rlu_cli.audit.attack.attack", defect)
+    monkeypatch.setattr("rlu_cli.api.attack.attack_built", defect)
     result = rlu(*told)
     assert (result.status, result.out) == (70, "")
     assert result.err.startswith("error[E900]: internal error: RuntimeError: a defect")

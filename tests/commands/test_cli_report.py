@@ -110,7 +110,7 @@ def test_a_search_cut_short_is_reported_with_status_4(told: Words, rlu: Command)
     assert result.status == 4
     report = json.loads(result.out)
     assert report["result"]["ok"] is False
-    assert report["result"]["status"].startswith("not settled")
+    assert report["result"]["status"].startswith("search did not converge")
     assert report["warnings"][0]["code"] == "W310"
 
 

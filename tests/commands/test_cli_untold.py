@@ -245,7 +245,7 @@ def test_the_word_may_stand_in_a_file_too(trained: Trained, work: Path, rlu: Com
     ],
 )
 def test_a_rate_that_cannot_be_inferred_is_an_error(
-    more: tuple[str, ...], said: str, trained: Trained, refused: Refused
+    more: tuple[str, ...], said: tuple[str, ...], trained: Trained, refused: Refused
 ) -> None:
     refused("E102", 2, [*trained.words, "--lr", "infer", *more], "cannot be inferred", *said)
 
@@ -326,6 +326,6 @@ def test_images_that_tell_nothing_end_with_status_4(
     report = json.loads(result.out)
     assert result.status == 4
     assert report["result"]["ok"] is False
-    assert report["result"]["status"].startswith("no better than an even guess")
+    assert report["result"]["status"].startswith("no better than a uniform guess")
     assert _warned(report, "W310") == [report["result"]["status"]]
     assert {row["confused_with"] for row in report["result"]["counts"]} == {None}
