@@ -68,7 +68,7 @@ def solve_fixed_point(
     directions  V (L, r) of the embedding along which the weight update is used; r may be 0
     assumed     tilt and standard deviation of the path position
     near        solution under other assumptions to start from, which takes fewer iterations; None
-                to start from `path`
+                for a cold start
     """
     labels = interpolation.outputs[0].labels.cpu()
     importance = tilted(interpolation.outputs[0], assumed.tilt)
@@ -117,7 +117,7 @@ def _variance_inflation(names: Sequence[str], reduced_chi_square: Sequence[float
 def _start(evidence: Evidence, interpolation: Interpolation) -> tuple[Tensor, Tensor]:
     """Initial shares (N,) and point weights (S,): from the bias update if usable, else uniform."""
     if evidence.linear and evidence.lr_known:
-        solution = along(evidence, interpolation)
-        return solution.solution.shares, solution.points
+        start = along(evidence, interpolation)
+        return start.solution.shares, start.points
     uniform = torch.full((evidence.classes,), 1 / evidence.classes, dtype=torch.float64)
     return uniform, even_weights(interpolation.points, evidence.steps)

@@ -1,14 +1,15 @@
-"""Bias, weights and BatchNorm buffers together: three witnesses of the same labels.
+"""Fusion: label shares from the bias update, the weight update and BatchNorm running means.
 
-Not in the paper. On a trained model the bias update vanishes and its small errors are blown up.
-What else the files hold:
+Not in the paper. On a trained model the bias update is small and its relative error large. The
+files contain further measurements of the same labels:
 
-- the update of the weights, along the directions in which the classes' embeddings differ. It has
-  more rows than there are classes, and so tells the *scale* of the errors too: a client's images
-  were trained on, the server's were not, and their errors are larger by a common factor;
-- the running means of the BatchNorm layers: the mean input of the client's own batches, which a
-  trained model separates by class all the better. They owe nothing to learning rate or optimiser,
-  so that they answer alone where the update cannot be read, and tell the rate where it is unknown.
+- the weight update along the directions in which the mean embeddings of the classes differ. It has
+  more rows than classes, so the *scale* of the errors e_y - p is identifiable too: the model was
+  trained on the client's images, not on the server's, whose errors are larger by a common factor;
+- the running means of the BatchNorm layers: the mean input of the client's own batches, which
+  separates classes better the better the model is trained. They depend on neither learning rate nor
+  optimiser. They are used alone if the update is not linear in the gradients, and they identify the
+  learning rate if it is unknown.
 """
 
 from __future__ import annotations
@@ -35,42 +36,43 @@ from rlu_cli.types import Evidence, Interpolation, Recovery
 
 _TILTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2)
 _PATH_POSITION_STDS = (0.0, 0.1, 0.3)
-_COARSE = 4  # where there are many rows, only every fourth tilt is tried
+_COARSE = 4  # with many rows only every fourth tilt is tried, for speed
 _MANY = 1_000
-_PARTS = 4  # of the exponent that a training accuracy makes, where one is told
-_DOES_NOT_FIT = 10.0  # misfit from which on a witness says nothing of how far another is off
-_MAX_REEVALUATIONS = 2  # at images of another kind, each from the last answer
+_PARTS = 4  # steps from 0 to the tilt implied by a given training accuracy or loss
+_DOES_NOT_FIT = 10.0  # reduced chi-square above which a measurement is unusable
+_MAX_REEVALUATIONS = 2  # with auxiliary statistics, each at the last estimate of the shares
 _ANOTHER_KIND = (
-    "the auxiliary images look to be of another kind than the client's: every BatchNorm layer "
-    "normalises them with their own statistics, weighted to the shares found; images like the "
-    "client's would tell more"
+    "the auxiliary images appear to be of another kind than the client's: BatchNorm layers "
+    "normalised them with their own statistics, weighted by the estimated shares; images like the "
+    "client's would give a better estimate"
 )
 _DROPPED = (
-    "the weights' update does not fit what the images predict, as when the embedding moves fast: "
-    "the answer is that of the bias along the path"
+    "the weight update does not fit the prediction from the images, as when the embedding changes "
+    "fast: the estimate uses only the bias update along the path"
 )
 
 
 def fusion(evidence: Evidence) -> Recovery:
-    """Shares z that explain the update's bias and weights and the BatchNorm means, by their noise.
+    """Shares z of y = F z + noise over bias update, weight update and BatchNorm means.
 
-    Rows: e_y - p, whose mean over the client's images is u; (e_y - p) eᵀV along directions V of
-    the embedding; the mean inputs of the last BatchNorm layer; all averaged over the points of the
-    line. `numerics.fusion` counts the noise. A witness whose rows fit worse than their noise
-    allows is widened by the square of that.
+    Rows of y: u, with e_y - p per image; the weight update along directions V of the embedding,
+    with (e_y - p) eᵀV per image; the mean input of the last BatchNorm layer. Per-image values are
+    averaged over the interpolation points. `numerics.fusion` derives the noise covariance. That of
+    a measurement with a reduced chi-square above 1 is inflated by it (squared Birge ratio).
 
-    On a trained model the client's images, which were trained on, have smaller errors and lie
-    further apart than the server's. With BatchNorm means that is a weighting p_y^β of the auxiliary
-    images, and the answer the mean over β by likelihood; without them the update's rows are known
-    up to a positive factor, which is found as well. A rate that nobody told is such a factor too.
-    Of a client that is not linear in its gradients the BatchNorm means are read alone.
+    On a trained model the client's images, which it was trained on, have smaller errors and lie
+    further apart than the server's (generalization gap). With BatchNorm means this is modelled by
+    weights p_y^β of the auxiliary images, and the estimate is the mean over β by likelihood.
+    Without them the rows of the update have an unknown positive scale, which is estimated too, as
+    is an unknown learning rate. If the update is not linear in the gradients, only the BatchNorm
+    means are used.
 
-    Of a trained model the mean of all shares that the error allows is reported, of an untrained one
-    with BatchNorm the middle of this answer and that of `path`.
+    For a trained model the posterior mean of the shares is reported; for an untrained one with
+    BatchNorm, the midpoint between this estimate and that of `path`.
     """
     interpolation = _in_double(evidence[INTERPOLATION])
     directions = directions_of(evidence, interpolation)
-    if not interpolation.means and not evidence.linear:  # nothing is left to read
+    if not interpolation.means and not evidence.linear:  # no usable measurement
         return shared(evidence, torch.zeros(evidence.classes), notes=interpolation.notes)
     if not interpolation.means and not (directions.shape[1] and learned_something(evidence)):
         return replace(path(evidence), notes=interpolation.notes)
@@ -80,10 +82,10 @@ def fusion(evidence: Evidence) -> Recovery:
     fused, reduced_chi_square = solution.fused, solution.reduced_chi_square
     if reduced_chi_square.get(WEIGHTS, 0.0) > _DOES_NOT_FIT:
         return replace(path(evidence), notes=(*interpolation.notes, _DROPPED))
-    # Without BatchNorm means the bias shares the weights' errors, but has no rows to spare that
-    # would show them; beside the means its own misfit shows how far the two disagree.
-    judge = BIAS if interpolation.means and learned_something(evidence) else WEIGHTS
-    variance_inflation = max(1.0, reduced_chi_square.get(judge, 1.0))
+    # Without BatchNorm means the bias has the same errors as the weights, but too few rows to show
+    # them. With BatchNorm means its own chi-square shows how far it disagrees with them.
+    reference = BIAS if interpolation.means and learned_something(evidence) else WEIGHTS
+    variance_inflation = max(1.0, reduced_chi_square.get(reference, 1.0))
     covariance = fused.covariance * variance_inflation
     shares = _shares_to_report(evidence, fused, covariance)
     answer = shared(
@@ -93,10 +95,10 @@ def fusion(evidence: Evidence) -> Recovery:
         notes=interpolation.notes,
         point_weights=solution.points.tolist(),
         reduced_chi_square=reduced_chi_square,
-        misfit=reduced_chi_square,  # its name up to schema 1.2
+        misfit=reduced_chi_square,  # key up to schema 1.2
         tilt=solution.assumed.tilt,
         path_position_std=solution.assumed.path_position_std,
-        path_slack=solution.assumed.path_position_std,  # its name up to schema 1.2
+        path_slack=solution.assumed.path_position_std,  # key up to schema 1.2
         error_ratio=_error_ratio(evidence, fused),
     )
     rate = None if evidence.lr_known else _rate(fused, variance_inflation)
@@ -112,68 +114,72 @@ def fusion(evidence: Evidence) -> Recovery:
 def _reevaluated(
     evidence: Evidence, interpolation: Interpolation, solution: FixedPoint
 ) -> tuple[FixedPoint, Interpolation]:
-    """The answer under the statistics of the auxiliary images themselves where it is likelier.
+    """Solution with auxiliary batch statistics if its likelihood is higher, and its interpolation.
 
-    Tried where the BatchNorm means of a trained model do not fit at all, as when the images are of
-    another kind than the client's: normalised with its statistics they look like no images that
-    the model knows. What the last look changed is in its error.
+    Tried if the BatchNorm means of a trained model do not fit at all, as when the auxiliary images
+    are of another kind than the client's: normalised with the client's statistics, they are unlike
+    any images the model was trained on. The change made by the last re-evaluation is added to the
+    covariance.
     """
     if not interpolation.means or not learned_something(evidence):
         return solution, interpolation
     if _worst(interpolation, solution) <= _DOES_NOT_FIT:
         return solution, interpolation
-    for look in range(_MAX_REEVALUATIONS):
-        seen = evidence[REEVALUATION](solution.fused.shares)
-        if seen is None:
+    for iteration in range(_MAX_REEVALUATIONS):
+        reevaluated = evidence[REEVALUATION](solution.fused.shares)
+        if reevaluated is None:
             break
-        seen = replace(_in_double(seen), notes=(_ANOTHER_KIND,))
-        other = _expected(evidence, seen, directions_of(evidence, seen))
+        reevaluated = replace(_in_double(reevaluated), notes=(_ANOTHER_KIND,))
+        other = _expected(evidence, reevaluated, directions_of(evidence, reevaluated))
         if other.fused.minus_two_log_likelihood >= solution.fused.minus_two_log_likelihood:
             break
-        # The first look was at other statistics: how far it was off tells nothing of this one.
-        apart = (other.fused.shares - solution.fused.shares) * (look > 0)
-        covariance = other.fused.covariance + torch.outer(apart, apart)
+        # The solution before the first re-evaluation used other statistics: no measure of error.
+        change = (other.fused.shares - solution.fused.shares) * (iteration > 0)
+        covariance = other.fused.covariance + torch.outer(change, change)
         solution, interpolation = (
             replace(other, fused=replace(other.fused, covariance=covariance)),
-            seen,
+            reevaluated,
         )
     return solution, interpolation
 
 
 def _worst(interpolation: Interpolation, solution: FixedPoint) -> float:
-    """The largest misfit of the BatchNorm means."""
+    """Largest reduced chi-square of the BatchNorm means."""
     return max(solution.reduced_chi_square[mean.layer] for mean in interpolation.means)
 
 
 def _in_double(interpolation: Interpolation) -> Interpolation:
-    """The line's logits and layer inputs as float64 on the CPU, once for all rounds."""
+    """Logits and layer inputs as float64 on the CPU, converted once for all iterations."""
     means = (
-        replace(mean, inputs=tuple(seen.double().cpu() for seen in mean.inputs))
+        replace(mean, inputs=tuple(values.double().cpu() for values in mean.inputs))
         for mean in interpolation.means
     )
-    outputs = (replace(seen, logits=seen.logits.double().cpu()) for seen in interpolation.outputs)
+    outputs = (
+        replace(values, logits=values.logits.double().cpu()) for values in interpolation.outputs
+    )
     return replace(interpolation, outputs=tuple(outputs), means=tuple(means))
 
 
 def _shares_to_report(evidence: Evidence, fused: Fused, covariance: Tensor) -> Tensor:
-    """The shares to report: of a trained model the mean of all that the error allows.
+    """Shares to report (N,): the posterior mean for a trained model, else the least squares.
 
-    Of an untrained one the error is a distance, and no distribution of shares.
+    For an untrained model the covariance consists of distances between estimates and is not that
+    of a distribution.
     """
     mean = posterior_mean(fused.unconstrained, covariance) if learned_something(evidence) else None
     return fused.shares if mean is None else mean
 
 
 def _error_ratio(evidence: Evidence, fused: Fused) -> float | None:
-    """The client's errors over the server's, where the factor between them was found."""
+    """Scale of the client's errors e_y - p over the server's; None if not estimated."""
     known = evidence.lr_known and fused.factor is not None and fused.factor[0] > 0
     return 1 / fused.factor[0] if known and fused.factor is not None else None
 
 
 def _rate(fused: Fused, variance_inflation: float) -> tuple[float, float] | None:
-    """η and its standard deviation, from 1/η and its own.
+    """Learning rate η and its standard deviation, from the estimate of 1/η; None without one.
 
-    widening  factor on the variance
+    variance_inflation  factor on the variance
     """
     if fused.factor is None or fused.factor[0] <= 0:
         return None
@@ -182,11 +188,11 @@ def _rate(fused: Fused, variance_inflation: float) -> tuple[float, float] | None
 
 
 def _expected(evidence: Evidence, interpolation: Interpolation, directions: Tensor) -> FixedPoint:
-    """The mean answer over `_assumptions` by their likelihood, its error with what they disagree.
+    """Mean solution over `_assumptions`, weighted by likelihood, with their spread in the error.
 
-    Slack makes the bias say less, and must be worth log D for D rows (Schwarz's criterion).
-    BatchNorm means that fit worse than their noise allows make all differences smaller, by their
-    misfit (quasi-likelihood).
+    An uncertain path position weakens the bias and costs log D for D rows (Schwarz criterion). If
+    the BatchNorm means have a reduced chi-square above 1, log-likelihoods are divided by it
+    (quasi-likelihood).
     """
     plain = solve_fixed_point(evidence, interpolation, directions, Assumptions())
     if evidence[TILT] and not interpolation.means:
@@ -197,48 +203,51 @@ def _expected(evidence: Evidence, interpolation: Interpolation, directions: Tens
     ]
     if not others:
         return _halfway(evidence, interpolation, plain)
-    solution = [plain, *others]
-    price = math.log(evidence.classes + sum(len(mean.mean) for mean in interpolation.means))
-    paid = [price * (one.assumed.path_position_std > 0) for one in solution]
+    solutions = [plain, *others]
+    log_rows = math.log(evidence.classes + sum(len(mean.mean) for mean in interpolation.means))
+    penalties = [log_rows * (one.assumed.path_position_std > 0) for one in solutions]
     costs = [
-        one.fused.minus_two_log_likelihood + extra
-        for one, extra in zip(solution, paid, strict=True)
+        one.fused.minus_two_log_likelihood + penalty
+        for one, penalty in zip(solutions, penalties, strict=True)
     ]
-    best = solution[costs.index(min(costs))]
+    best = solutions[costs.index(min(costs))]
     dispersion = max(1.0, _worst(interpolation, best))
     costs = [
-        one.fused.minus_two_log_likelihood / dispersion + extra
-        for one, extra in zip(solution, paid, strict=True)
+        one.fused.minus_two_log_likelihood / dispersion + penalty
+        for one, penalty in zip(solutions, penalties, strict=True)
     ]
     likelihoods = torch.softmax(-torch.tensor(costs, dtype=torch.float64) / 2, 0)
-    return _mean(solution, likelihoods, best)
+    return _mean(solutions, likelihoods, best)
 
 
 def _averaged(
     evidence: Evidence, interpolation: Interpolation, directions: Tensor, plain: FixedPoint
 ) -> FixedPoint:
-    """The mean answer over β from 0 to the one that was told, its error with their spread.
+    """Mean solution over β from 0 to the given one, with their spread in the error.
 
-    Images weighted by p_y^β have smaller errors, and so does a factor on all of them: how much
-    of the gap is the one and how much the other the update's rows cannot tell.
+    Weights p_y^β reduce the errors e_y - p of the auxiliary images, and so does the unknown scale.
+    The rows of the update cannot separate the two.
     """
     tilt = evidence[TILT]
     assert tilt is not None
     tilts = [tilt * part / _PARTS for part in range(1, _PARTS + 1)]
-    solution = [
+    solutions = [
         plain,
         *(solve_fixed_point(evidence, interpolation, directions, Assumptions(t)) for t in tilts),
     ]
-    even = torch.full((len(solution),), 1 / len(solution), dtype=torch.float64)
-    return _mean(solution, even, solution[len(solution) // 2])
+    uniform = torch.full((len(solutions),), 1 / len(solutions), dtype=torch.float64)
+    return _mean(solutions, uniform, solutions[len(solutions) // 2])
 
 
-def _mean(solution: Sequence[FixedPoint], weights: Tensor, named: FixedPoint) -> FixedPoint:
-    """The mean answer and what it assumes, its error with the spread; the rest as `named` has it.
+def _mean(
+    solutions: Sequence[FixedPoint], weights: Tensor, representative: FixedPoint
+) -> FixedPoint:
+    """Weighted mean of solutions, with their spread in the covariance.
 
-    weights  of the answers, summing to 1
+    weights         of the solutions, summing to 1
+    representative  solution that provides the remaining fields, such as the reduced chi-square
     """
-    fused = [one.fused for one in solution]
+    fused = [one.fused for one in solutions]
 
     def mean(values: Sequence[Tensor]) -> Tensor:
         total: Tensor = torch.tensordot(weights, torch.stack(list(values)), 1)
@@ -248,45 +257,46 @@ def _mean(solution: Sequence[FixedPoint], weights: Tensor, named: FixedPoint) ->
         mean([getattr(one, name) for one in fused])
         for name in ("shares", "unconstrained", "covariance", "shared_covariance")
     )
-    apart = torch.stack([one.shares for one in fused]) - shares
+    deviations = torch.stack([one.shares for one in fused]) - shares
     factors = torch.tensor([one.factor or (0.0, 0.0) for one in fused], dtype=torch.float64)
     factor = float(weights @ factors[:, 0])
     error = float(weights @ (factors[:, 1] ** 2 + (factors[:, 0] - factor) ** 2)) ** 0.5
     tilt, path_position_std = mean(
-        [torch.tensor(astuple(one.assumed), dtype=torch.float64) for one in solution]
+        [torch.tensor(astuple(one.assumed), dtype=torch.float64) for one in solutions]
     ).tolist()
-    answer = replace(
-        named.fused,
+    averaged = replace(
+        representative.fused,
         shares=shares,
         unconstrained=unconstrained,
-        covariance=covariance + (apart * weights[:, None]).T @ apart,
+        covariance=covariance + (deviations * weights[:, None]).T @ deviations,
         shared_covariance=shared_covariance,
-        factor=(factor, error) if named.fused.factor else None,
+        factor=(factor, error) if representative.fused.factor else None,
     )
-    points = mean([one.points for one in solution])
-    return FixedPoint(Assumptions(tilt, path_position_std), answer, points, named.names)
+    points = mean([one.points for one in solutions])
+    return FixedPoint(Assumptions(tilt, path_position_std), averaged, points, representative.names)
 
 
 def _halfway(evidence: Evidence, interpolation: Interpolation, solution: FixedPoint) -> FixedPoint:
-    """Half fusion, half `path`, of an untrained model whose BatchNorm means drift with its layers.
+    """Midpoint of fusion and `path`, for an untrained model with BatchNorm means.
 
-    There the means fit badly and the path leaves the line, and nothing in the files tells which of
-    the two is further off. The error has half the distance between them, and half the variance that
-    it would have if the client were taken to move by equal steps.
+    There the BatchNorm means fit badly because the layers below change, the path leaves the
+    straight line, and the files do not show which of the two is more biased. The covariance gets
+    the outer product of half the difference, and half that of the distance to the solution for a
+    client that moves by equal steps.
     """
     if not (evidence.linear and evidence.lr_known) or learned_something(evidence):
         return solution
-    apart = (solution.fused.shares - along(evidence, interpolation).solution.shares) / 2
-    shares = solution.fused.shares - apart
-    even = even_weights(interpolation.points, evidence.steps)
-    confidence = torch.einsum("s,snj->nj", even, confidence_along(interpolation))
+    half = (solution.fused.shares - along(evidence, interpolation).solution.shares) / 2
+    shares = solution.fused.shares - half
+    equal_steps = even_weights(interpolation.points, evidence.steps)
+    confidence = torch.einsum("s,snj->nj", equal_steps, confidence_along(interpolation))
     signal = evidence.signal.double().cpu()
-    moved = mixture(coefficients(confidence, evidence.smoothing), signal).shares - shares
-    distances = torch.outer(apart, apart) + torch.outer(moved, moved) / 2
+    shift = mixture(coefficients(confidence, evidence.smoothing), signal).shares - shares
+    distances = torch.outer(half, half) + torch.outer(shift, shift) / 2
     fused = replace(
         solution.fused,
         shares=shares,
-        unconstrained=solution.fused.unconstrained - apart,
+        unconstrained=solution.fused.unconstrained - half,
         covariance=solution.fused.covariance + distances,
     )
     return replace(solution, fused=fused)
@@ -295,10 +305,10 @@ def _halfway(evidence: Evidence, interpolation: Interpolation, solution: FixedPo
 def _assumptions(
     evidence: Evidence, interpolation: Interpolation, plain: FixedPoint
 ) -> Iterator[Assumptions]:
-    """What else than the plain case may hold: on a trained model seen by bias and BatchNorm means.
+    """Alternatives to the plain assumptions, for a trained model with bias and BatchNorm means.
 
-    Either alone is explained by some shares whatever is assumed. BatchNorm means that fit badly
-    themselves cannot tell how far off the path is: the bias stays the anchor.
+    Under any assumption some shares explain either measurement alone. BatchNorm means that fit
+    badly do not identify the path position, which is then exact.
     """
     if not (evidence.linear and interpolation.means and learned_something(evidence)):
         return

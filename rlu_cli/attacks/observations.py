@@ -1,6 +1,6 @@
-"""What a method may ask to have observed besides the plain evidence: the keys, and their types.
+"""Observations that a method can request besides the plain evidence: keys and types.
 
-`evidence.observations` has the function behind each key.
+`evidence.observations` computes each of them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from rlu_cli.types import Interpolation, Observation, Outputs, VirtualPopulation
 
-# Both models' outputs on images without content; their labels tell the kind: 0 black, 1 white,
-# 2 random.
+# Outputs of both models on images without content; labels: 0 black, 1 white, 2 random.
 DUMMIES: Observation[tuple[Outputs, Outputs]] = Observation(
     "dummies", "outputs on black, white and random images"
 )
@@ -20,12 +19,12 @@ INTERPOLATION: Observation[Interpolation] = Observation(
     "interpolation", "outputs at points between the two checkpoints"
 )
 # Label shares (N,) → the interpolation under batch statistics of the auxiliary images, weighted to
-# these shares; None where the model cannot be run so.
+# these shares; None if the model cannot be evaluated this way.
 REEVALUATION: Observation[Callable[[Tensor], Interpolation | None]] = Observation(
     "reevaluation", "the interpolation under the auxiliary images' own batch statistics"
 )
-# β such that auxiliary images weighted by p_y^β look as well learned as the global model's training
-# images; None where neither --train-accuracy nor --train-loss is given.
+# β such that the global model fits auxiliary images weighted by p_y^β as well as its training
+# images; None if neither --train-accuracy nor --train-loss is given.
 TILT: Observation[float | None] = Observation(
     "generalization gap", "how much better the model fits its training images"
 )

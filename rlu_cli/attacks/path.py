@@ -1,6 +1,6 @@
-"""The bias update read along the round: what the straight line between both models predicts.
+"""Path: label shares from the bias update, with predictions along the line between both models.
 
-Not in the paper: Algorithm 1 averages both ends of the round, and a client saturates early.
+Not in the paper. Algorithm 1 averages both ends of the round, but a client saturates early.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from rlu_cli.numerics.progress import point_weights
 from rlu_cli.numerics.simplex import Shares, coefficients, mixture
 from rlu_cli.types import Evidence, Interpolation, Recovery
 
-_MAX_ITERATIONS = 8  # of shares and progress in turn; they settle within a handful
+_MAX_ITERATIONS = 8  # of shares and point weights in turn; about five suffice
 
 
 @dataclass(frozen=True)
 class PathSolution:
-    """Shares and progress that agree with each other.
+    """Fixed point of shares and point weights.
 
     solution  of the least squares
-    points    (S,) how much each point of the line counts
+    points    (S,) weights of the interpolation points, summing to 1
     """
 
     solution: Shares
@@ -34,26 +34,25 @@ class PathSolution:
 
 
 def path(evidence: Evidence) -> Recovery:
-    """Shares z of u = (I - S̄ᵀ) z with S̄ = Σ_s w_s S(s), solved together with the weights w.
+    """Shares z of u = (I - S̄ᵀ) z with S̄ = Σ_s w_s S(s), solved jointly with the weights w.
 
-    S(s) is the mean softmax of each class at θ_g + s (θ_c - θ_g); w_s is the time the client spends
-    near s, which follows from the bias updates that z and S predict, each scheme's in-round weights
-    included.
+    S(s) is the mean softmax of each class at θ_g + s (θ_c - θ_g). w_s is the weight of the steps
+    near s; it follows from the bias updates predicted by z and S and the scheme's in-round weights.
     """
-    found = along(evidence, evidence[INTERPOLATION])
-    solution = found.solution
+    fixed_point = along(evidence, evidence[INTERPOLATION])
+    solution = fixed_point.solution
     return shared(
         evidence,
         solution.shares,
         solution.status,
         residual=solution.residual,
         condition=solution.condition,
-        point_weights=found.points.tolist(),
+        point_weights=fixed_point.points.tolist(),
     )
 
 
 def along(evidence: Evidence, interpolation: Interpolation) -> PathSolution:
-    """The shares of the bias update alone, and how much each point of the line counts."""
+    """Shares from the bias update alone and weights of the interpolation points, in turn."""
     confidence = confidence_along(interpolation)
     signal = evidence.signal.double().cpu()
     weights = torch.full(
@@ -67,15 +66,16 @@ def along(evidence: Evidence, interpolation: Interpolation) -> PathSolution:
 
 
 def confidence_along(interpolation: Interpolation, importance: Tensor | None = None) -> Tensor:
-    """S[n, j] at every point of the line, (S, N, N); `importance` as `class_means` has it."""
-    return torch.stack([class_confidence(seen, importance) for seen in interpolation.outputs])
+    """S[n, j] at every interpolation point, (S, N, N); `importance` as in `class_means`."""
+    return torch.stack([class_confidence(outputs, importance) for outputs in interpolation.outputs])
 
 
 def progress(
     evidence: Evidence, interpolation: Interpolation, shares: Tensor, confidence: Tensor
 ) -> Tensor:
-    """How much each point of the line counts under these shares, (S,).
+    """Weights of the interpolation points under these shares, (S,) summing to 1.
 
+    shares      (N,)       z
     confidence  (S, N, N)  S[n, j] at every point
     """
     predicted = torch.einsum("n,snj->sj", shares, confidence)

@@ -15,8 +15,8 @@ from rlu_cli.types import Evidence, Recovery
 def closed_form(evidence: Evidence) -> Recovery:
     """Shares p of (I - (m-1)/m · Sᵀ) p = Δb/(m η) + softmax(b)/m, negatives to 0.
 
-    The first step's mean prediction is taken from the global model's bias alone, the others' from
-    S[n, j] of the global model on auxiliary images.
+    The mean prediction is softmax(b) of the global model's bias in the first step, and that of
+    S[n, j] of the global model on auxiliary images in the others.
     """
     steps, classes = evidence.steps, evidence.classes
     bias = evidence.origin.bias
@@ -27,10 +27,10 @@ def closed_form(evidence: Evidence) -> Recovery:
 
 
 def virtual_clients(evidence: Evidence) -> Recovery:
-    """Shares p ≥ 0, Σp = 1, that mix the updates of clients with one class each into the client's.
+    """Shares p of min ‖Σ_c p_c Δb_c - Δb‖, p ≥ 0, Σp = 1, with single-class virtual clients.
 
-    min ‖Σ_c p_c Δb_c - Δb‖ with Δb_c of a virtual client trained on auxiliary images of class c
-    alone, from the same model in the same way: it serves any optimiser.
+    Δb_c is the update of a virtual client trained on auxiliary images of class c alone, from the
+    same model with the same settings. Works for any optimiser.
     """
     learned = evidence.learned.bias
     assert learned is not None

@@ -12,19 +12,18 @@ from rlu_cli.attacks.answer import present_only
 from rlu_cli.attacks.method import SET, Method
 from rlu_cli.types import Evidence, Recovery
 
-_MARGIN = 1e-6  # of r · v_c, with |r_i| ≤ 1, that the solver's tolerance does not explain
-_RANK = 1e-5  # of the largest singular value: what float32 checkpoints leave
+_MARGIN = 1e-6  # of r · v_c, with |r_i| ≤ 1: exceeds the solver's tolerance
+_RANK = 1e-5  # of the largest singular value: exceeds the rounding of float32 checkpoints
 
 
 def rlg(evidence: Evidence) -> Recovery:
-    """The classes that a linear functional tells apart from all others.
+    """Classes c with r · v_c < 0 and r · v_j ≥ 0 for all j ≠ c, for some r: linearly separable.
 
-    G_Wᵀ = P Σ V with V (k, N) orthonormal, k the smaller of the batch and the numerical rank. Class
-    c is present iff some r has r · v_c < 0 and r · v_j ≥ 0 for all j ≠ c: a linear programme per
-    class, bounded here by |r_i| ≤ 1.
+    G_Wᵀ = P Σ V with V (k, N) orthonormal, k the smaller of K and the numerical rank. One linear
+    programme per class, bounded here by |r_i| ≤ 1.
 
-    It tells classes apart only while the batch is smaller than N and the rank below N - 1: the
-    columns of ΔW sum to zero, so that a gradient of rank N - 1 separates every class.
+    Informative only if the batch is smaller than N and the rank below N - 1: the columns of ΔW sum
+    to zero, so a gradient of rank N - 1 makes every class separable.
     """
     directions, rank = _row_space(evidence.gradient.weight, evidence.total)
     classes = evidence.classes
@@ -36,7 +35,7 @@ def rlg(evidence: Evidence) -> Recovery:
             rank=rank,
             notes=(
                 f"the update has rank {rank} of at most {classes - 1}: every class is separable, "
-                "so that it tells nothing about which are there",
+                "so the method cannot show which classes are present",
             ),
         )
     present = [rank > 0 and _separable(directions, c) for c in range(classes)]
@@ -44,7 +43,7 @@ def rlg(evidence: Evidence) -> Recovery:
 
 
 def _row_space(weight: Tensor, labels: int | None) -> tuple[NDArray[np.float64], int]:
-    """V (k, N) of G_Wᵀ = P Σ V, and the numerical rank; without |B|, k is the rank."""
+    """V (k, N) of G_Wᵀ = P Σ V, and the numerical rank; if |B| is unknown, k is the rank."""
     left, singular, _ = torch.linalg.svd(weight, full_matrices=False)
     rank = int((singular > _RANK * singular[0]).sum())
     kept = rank if labels is None else min(labels, rank)

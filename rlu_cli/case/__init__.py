@@ -1,1 +1,1 @@
-"""What the user typed and gave → a `Case`: everything one attack needs, checked once."""
+"""Files and options → a `Case`: everything one attack needs, checked once."""

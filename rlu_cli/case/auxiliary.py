@@ -1,4 +1,4 @@
-"""The labelled images the server holds: read, checked against the classes, turned into tensors."""
+"""The server's labelled images: read, checked against the output layer, converted to tensors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rlu_cli.types import Auxiliary
 
 NOISE = "none"
 NOISE_IMAGES = 100
-DUMMIES_EACH = 10  # images of each kind
-FEWEST = 2  # a covariance needs two
+DUMMIES_EACH = 10  # dummy images per label
+FEWEST = 2  # images per class: a covariance needs two
 
 
 def load_auxiliary(
@@ -33,15 +33,17 @@ def load_auxiliary(
     seed: int = 0,
     strict: bool = False,
 ) -> Auxiliary:
-    """Read auxiliary images and check that they can stand for every class of the output layer.
+    """Read auxiliary images and check that they cover every class of the output layer.
 
-    classes      N of the output layer, None when not yet known
-    class_names  the order of the output layer's classes, when it is told; else the images' own
-    channels     1 or 3, what the model takes
-    per_class    at most this many images a class, chosen by `seed` whatever the files are called
-    strict       an unreadable image is an error
+    classes      N of the output layer; None if unknown
+    class_names  classes in the order of the output layer; None for the order of the images
+    channels     input channels of the model, 1 or 3
+    size         edge length in pixels to resize to; None for no resizing
+    split        split of the data set to use; None for the default of `read_images`
+    per_class    maximum number of images per class, drawn at random with `seed`; None for all
+    strict       whether an unreadable image is an error
 
-    Raises InputError E220 to E223, each naming the folder, the class and what to do.
+    Raises InputError E220 to E223.
     """
     data = read_images(path, size=size, split=split)
     _check_readable(data, path, strict=strict)
@@ -63,7 +65,7 @@ def load_auxiliary(
 def noise_auxiliary(
     class_names: Sequence[str], *, channels: int, size: int, images: int = NOISE_IMAGES, seed: int
 ) -> Auxiliary:
-    """Uniform noise in place of images, the same for every class (§4.3, untrained models only)."""
+    """Uniform noise in place of images, shared by all classes (§4.3, untrained models only)."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(images, channels, size, size, generator=generator)
     count = len(class_names)
@@ -74,13 +76,13 @@ def noise_auxiliary(
         source=NOISE,
         sha256="",
         notes=(
-            f"no auxiliary images: logits on {images} noise images stand in for {count} classes",
+            f"no auxiliary images: {images} noise images are used for all {count} classes",
         ),
     )
 
 
 def dummy_auxiliary(auxiliary: Auxiliary, seed: int) -> Auxiliary:
-    """Images of no content in the size of the real ones, labelled 0 black, 1 white, 2 random."""
+    """Images without content, of the same shape as the real ones: 0 black, 1 white, 2 random."""
     shape = (DUMMIES_EACH, *auxiliary.images.shape[1:])
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
     return Auxiliary(
@@ -114,39 +116,39 @@ def _check_readable(data: LabelledImages, path: Path, *, strict: bool) -> None:
     if strict and data.skipped:
         raise InputError(
             "E223",
-            f"{len(data.skipped)} files in {printable(path)} are not readable images",
+            f"{len(data.skipped)} files in {printable(path)} are not readable as images",
             facts=[("files", _first(data.skipped))],
-            hint="repair or remove them, or leave out --strict to go on without them",
+            hint="repair or remove them, or omit --strict to skip them",
         )
 
 
 def _reordered(data: LabelledImages, names: tuple[str, ...], path: Path) -> LabelledImages:
-    """Labels renumbered to the output layer's own class order."""
+    """Renumber the labels to the class order of the output layer. Raises InputError E221."""
     unknown = [n for n in data.class_names if n not in names]
     missing = [n for n in names if n not in data.class_names]
     if unknown:
         raise InputError(
             "E221",
-            f"classes in {printable(path)} are not the model's: "
+            f"{printable(path)} has classes that the model does not have: "
             + _first([printable(n) for n in unknown]),
             facts=[("model", _first([printable(n) for n in names], 10))]
             + ([("missing", _first([printable(n) for n in missing]))] if missing else []),
-            hint="name the folders as in `classes`, or leave `classes` out to take folder order",
+            hint="name the folders as in `classes`, or omit `classes` to use the folder order",
         )
     position = np.asarray([names.index(n) for n in data.class_names])
     return replace(data, labels=position[data.labels], class_names=names)
 
 
 def _check_classes(data: LabelledImages, classes: int | None, path: Path) -> None:
-    """One class per output, and at least two images in each."""
+    """Check one class per output and at least two images per class (E221, E222)."""
     found = len(data.class_names)
     if classes is not None and found != classes:
         raise InputError(
             "E221",
-            f"{printable(path)} holds {found} classes, the output layer has {classes}",
+            f"{printable(path)} has {found} classes, the output layer has {classes}",
             facts=[("classes", _first([printable(n) for n in data.class_names], 12)), *_gap(data)],
-            hint="give one folder of images for every class of the model, in its class order "
-            "(or name another output layer with --layer)",
+            hint="give one folder of images per class of the model, in its class order "
+            "(or another output layer with --layer)",
         )
     counts = np.bincount(data.labels, minlength=found)
     short = [f"{printable(data.class_names[n])} ({counts[n]})" for n in np.flatnonzero(counts < 2)]
@@ -155,13 +157,13 @@ def _check_classes(data: LabelledImages, classes: int | None, path: Path) -> Non
         raise InputError(
             "E222",
             f"fewer than {FEWEST} images in {printable(path)} for: {_first(short, 8)}{skipped}",
-            why="the spread of a class's logits cannot be estimated from fewer",
-            hint="add images to these classes; 5 a class already work, 100 are better",
+            why="the covariance of a class's logits needs at least two images",
+            hint="add images to these classes; 5 per class suffice, 100 are better",
         )
 
 
 def _gap(data: LabelledImages) -> list[tuple[str, str]]:
-    """The first number that is missing from numbered class folders."""
+    """The numbers missing from numbered class folders, as a fact for the error."""
     if not all(name.isdecimal() for name in data.class_names):
         return []
     numbers = {int(name) for name in data.class_names}
@@ -170,7 +172,7 @@ def _gap(data: LabelledImages) -> list[tuple[str, str]]:
 
 
 def _subset(labels: NDArray[np.int64], per_class: int | None, seed: int) -> NDArray[np.int64]:
-    """Positions of at most `per_class` images of each class, chosen by `seed`."""
+    """Indices of at most `per_class` images of each class, drawn at random with `seed`."""
     if per_class is None:
         return np.arange(len(labels))
     generator = np.random.default_rng(seed)
@@ -182,7 +184,7 @@ def _subset(labels: NDArray[np.int64], per_class: int | None, seed: int) -> NDAr
 
 
 def _tensor(images: NDArray[np.generic], channels: int) -> Tensor:
-    """(A, H, W, C) of either type to (A, channels, H, W) float32 in 0…1."""
+    """Convert (A, H, W, C), uint8 or float, to (A, channels, H, W) float32 in 0…1."""
     tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     tensor = tensor.float() / 255 if images.dtype == np.uint8 else tensor.float()
     if tensor.shape[1] == channels:

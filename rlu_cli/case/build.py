@@ -1,4 +1,4 @@
-"""What the user typed and gave → a `Case`: everything one attack needs, checked once."""
+"""Files and options → a `Case`: everything one attack needs, checked once."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
 
 @dataclass(frozen=True)
 class Case:
-    """One pair of checkpoints with all that is known about it.
+    """One pair of checkpoints with everything known about it.
 
     pair        global and client checkpoint
     layer       name of the output layer
     settings    values with their sources
-    training    scheme, optimiser, steps and batch sizes
+    training    the client's local training
     history     the client's earlier rounds
-    velocity    momentum buffer of the output layer at the start of the round, None for none
-    hypotheses  architectures, activations and scalings the files may have been made with
+    velocity    momentum buffer of the output layer at the start of the round; None for none
+    hypotheses  candidate combinations of architecture, activation and input scaling
     auxiliary   labelled images
-    truth       (N,) int64 label counts, None when not given
-    truth_path  the file they come from
-    notes       what the user should know, in words
+    truth       (N,) int64 true label counts; None if missing
+    truth_path  file that `truth` was read from
+    notes       notes for the user, in sentences
     """
 
     pair: CheckpointPair
@@ -66,16 +66,16 @@ class Case:
         return self.training.plan
 
     def value(self, name: str) -> Any:
-        """A setting's value, None when it was not given."""
+        """The value of a setting; None if it is missing."""
         return self.settings[name].value if name in self.settings else None
 
 
 def open_sources(
     sources: Sequence[CheckpointSource], flags: Layer, command: str = ATTACK
 ) -> tuple[CheckpointPair, dict[str, Setting]]:
-    """The global and the client's checkpoint, and every setting that is given anywhere.
+    """Open the global and the client's checkpoint, and gather all settings.
 
-    sources  one or two files or state dicts; with one, both sides of the pair are the same
+    sources  one or two files or state dicts; a single one becomes both sides of the pair
     """
     paths = [source for source in sources if isinstance(source, Path)]
     limit = gather_settings(flags, paths, None, command)["max_bytes"].value
@@ -97,9 +97,10 @@ def build_case(
 ) -> Case:
     """Open, resolve and check everything one attack needs.
 
-    aux  path of the auxiliary images, "none", or images that were read before
+    aux     path of the auxiliary images, "none", or images already loaded
+    strict  whether an unreadable image is an error
 
-    Raises the errors of `check_complete` and of the steps it calls.
+    Raises the errors of `check_complete` and of the functions called here.
     """
     pair, settings = open_sources((global_source, local_source), flags)
     check_complete(settings, pair)
@@ -123,9 +124,9 @@ def build_study(
     *,
     strict: bool = False,
 ) -> Case:
-    """The case without a client: the global model alone, and how clients train on it.
+    """Build a case without a client: the global model and a description of local training.
 
-    Both sides of the pair are the global model. Raises as `build_case` does.
+    Both sides of the pair are the global model. Raises the same errors as `build_case`.
     """
     pair, settings = open_sources((global_source,), flags, CALIBRATE)
     require_local_training(settings)
@@ -139,16 +140,16 @@ def _opened(
     *,
     strict: bool,
 ) -> Case:
-    """The case without what comes from the client's own files."""
+    """Build the case, except for history, momentum buffer and truth."""
     value: Callable[[str], Any] = {n: setting.value for n, setting in settings.items()}.get
     training = describe_local_training(value)
     names = value("classes")
     classes = len(names) if names else None
     layer = find_output_layer(pair.before.state, layer=value("layer"), classes=classes)
     pair = replace(pair, layer=layer)
-    if pair.before is not pair.after:  # before any image is read
+    if pair.before is not pair.after:  # fail before reading any image
         check_pair(pair)
-    if not runs_code(value("model") or ""):  # a model of the user's own may be one layer
+    if not runs_code(value("model") or ""):  # a user's own model may be a single layer
         _refuse_bare_head(pair.before, layer)
     given = value("model"), value("model_args") or {}, value("normalize")
     found = hypotheses(pair.before, *given)
@@ -169,7 +170,10 @@ def _opened(
 def _truth(
     named: str | None, local: CheckpointSource, case: Case
 ) -> tuple[Tensor | None, Path | None, tuple[str, ...]]:
-    """The true counts and their file; one found unasked that does not fit gives a note."""
+    """The true counts, their file and notes.
+
+    A truth file found beside the client's checkpoint that does not fit gives a note, not an error.
+    """
     beside = _truth_beside(local) if isinstance(local, Path) else None
     path = Path(named) if named else beside
     if path is None:
@@ -183,7 +187,7 @@ def _truth(
 
 
 def _truth_beside(local: Path) -> Path | None:
-    """What `rlu simulate` writes beside the client it made; not a link to somewhere else."""
+    """The truth file that `rlu simulate` writes beside the client; links elsewhere do not count."""
     truth = local.with_suffix(".truth.json")
     in_a_run = (local.parent / "round.json").is_file()
     here = truth.resolve().parent == local.parent.resolve()
@@ -191,12 +195,12 @@ def _truth_beside(local: Path) -> Path | None:
 
 
 def _refuse_bare_head(checkpoint: Checkpoint, layer: str) -> None:
-    """Past rounds cut down to their output layer are history; they cannot be run (E215)."""
+    """Raise InputError E215 for a checkpoint that contains only the output layer."""
     if any(not name.startswith(f"{layer}.") for name in checkpoint.state) or not layer:
         return
     raise InputError(
         "E215",
-        f"{printable(checkpoint.path)} holds the output layer {printable(layer)} and nothing else",
-        why="the images cannot go through a model without its other layers",
-        hint="attack a round whose files are whole; `rlu simulate --keep all` keeps every round so",
+        f"{printable(checkpoint.path)} contains only the output layer {printable(layer)}",
+        why="the model cannot be evaluated on images without its other layers",
+        hint="attack a round with complete files; `rlu simulate --keep all` keeps them for every round",
     )

@@ -1,4 +1,4 @@
-"""Every setting of a case, from all the places where one may stand."""
+"""Gather the settings of a case from options, environment, files and checkpoints."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from rlu_cli.types import Setting
 def gather_settings(
     flags: Layer, paths: Sequence[Path], pair: CheckpointPair | None, command: str = ATTACK
 ) -> dict[str, Setting]:
-    """Every setting that is given anywhere or has a default, before anything is missing.
+    """Every setting that is given or has a default; missing ones are not checked here.
 
-    flags    what the user gave
-    paths    the inspected files; settings beside the last one rank first
-    pair     the opened checkpoints, which may hold settings themselves and whose BatchNorm
-             counters give the epochs where nothing else does; None before they are opened
-    command  whose settings and defaults count
+    flags    options on the command line, or arguments of the API
+    paths    inspected files; settings beside the last one take precedence
+    pair     opened checkpoints, which may contain settings and whose BatchNorm counters give
+             the epochs if nothing else does; None before they are opened
+    command  command whose settings and defaults apply
 
     Raises UsageError E101 and E105 as `resolve` does.
     """

@@ -1,4 +1,4 @@
-"""The architectures, activations and input scalings that keys, shapes and the user leave open."""
+"""Model hypotheses: the architectures, activations and input scalings that fit the files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ ACTIVATION = "act"
 
 @dataclass(frozen=True)
 class ModelHypothesis:
-    """One way to read the files, and how well it fits.
+    """One combination of architecture, activation and input scaling, and how well it fits.
 
     model       reference, as in --model
-    arguments   of the model, beyond what keys and shapes tell
-    normalise   a scaling, as in --normalize
+    arguments   of the model, beyond what keys and shapes determine
+    normalise   input scaling, as in --normalize
     cosine      between the embedding implied by the update and the images' mean embedding
-    norm_ratio  length of the first over that of the second
+    norm_ratio  norm of the implied embedding over that of the mean embedding
+
+    `cosine` and `norm_ratio` are NaN until the hypothesis is evaluated.
     """
 
     model: str
@@ -35,7 +37,7 @@ class ModelHypothesis:
     norm_ratio: float = math.nan
 
     def build(self, checkpoint: Checkpoint, classes: int) -> nn.Module:
-        """The model, with initial weights. Raises InputError E215 or E216."""
+        """Build the model with initial weights. Raises InputError E215 or E216."""
         return build_model(
             self.model, state=checkpoint.state, arguments=self.arguments, classes=classes
         )
@@ -44,9 +46,13 @@ class ModelHypothesis:
 def hypotheses(
     checkpoint: Checkpoint, model: str | None, arguments: Mapping[str, Any], normalise: str
 ) -> list[ModelHypothesis]:
-    """Every reading that what the user said and the keys and shapes leave open.
+    """Every hypothesis consistent with the settings and with the checkpoint's keys and shapes.
 
-    Raises InputError E215 when no model was named and none is recognised.
+    model      reference given by the user; None to recognise the architecture
+    arguments  model arguments given by the user
+    normalise  input scaling given by the user; "auto" for every preset
+
+    Raises InputError E215 if no model is given and none is recognised.
     """
     names = [model] if model is not None else _recognised(checkpoint)
     scalings = list(PRESETS) if normalise == AUTO else [normalise]
@@ -63,16 +69,16 @@ def _recognised(checkpoint: Checkpoint) -> list[str]:
     if not found:
         raise InputError(
             "E215",
-            f"no known architecture has the weights of {printable(checkpoint.path)}",
+            f"the weights in {printable(checkpoint.path)} fit no known architecture",
             facts=[("known", ", ".join(ARCHITECTURES))],
-            hint="name your own: --model path/model.py:Net or --model package.module:factory "
+            hint="give your own: --model path/model.py:Net or --model package.module:factory "
             "(its code will be run)",
         )
     return found
 
 
 def _activations(name: str, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The given arguments, once for each activation when none is given and the table knows some."""
+    """The given arguments, with each known activation of the architecture if none is given."""
     known = name in ARCHITECTURES and ARCHITECTURES[name].options.get(ACTIVATION)
     if not known or ACTIVATION in arguments:
         return [dict(arguments)]

@@ -1,4 +1,4 @@
-"""The auxiliary images of a case: read, given, or noise in their place."""
+"""The auxiliary images of a case: read from disk, already loaded, or noise."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def images_for(
     *,
     strict: bool,
 ) -> Auxiliary:
-    """Images that fit the model: in number of classes, channels and size.
+    """Images whose number of classes, channels and size fit the model.
 
-    aux         path, "none" for noise, or images that were read before
-    hypothesis  an architecture that fits the weights
-    strict      an unreadable image is an error
+    aux         path, "none" for noise, or images already loaded
+    hypothesis  gives the architecture, which determines channels and usual image size
+    value       maps the name of a setting to its value, None if it is missing
+    strict      whether an unreadable image is an error
 
     Raises InputError E220 to E223, UsageError E102 for noise of unknown size.
     """
@@ -55,7 +56,7 @@ def _noise(classes: int, channels: int, size: int | None, value: Callable[[str],
         raise UsageError(
             "E102",
             "missing setting: image_size, the size of the noise images",
-            why="this model takes images of any size",
+            why="this model accepts images of any size",
             hint="give the client's image size with --image-size N",
         )
     names = value("classes") or [str(n) for n in range(classes)]
@@ -63,7 +64,7 @@ def _noise(classes: int, channels: int, size: int | None, value: Callable[[str],
         raise InputError(
             "E221",
             f"{len(names)} class names for an output layer of {classes}",
-            hint="correct `classes`, or name another output layer with --layer",
+            hint="correct `classes`, or give another output layer with --layer",
         )
     return noise_auxiliary(names, channels=channels, size=size, seed=value("seed"))
 
@@ -73,8 +74,8 @@ def _fitting(auxiliary: Auxiliary, classes: int) -> Auxiliary:
         return auxiliary
     raise InputError(
         "E221",
-        f"images of {auxiliary.classes} classes for an output layer of {classes}",
-        hint="these checkpoints belong to another model than the images",
+        f"the images have {auxiliary.classes} classes, the output layer has {classes}",
+        hint="give images with one class per output of the model",
     )
 
 

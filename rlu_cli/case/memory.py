@@ -1,4 +1,4 @@
-"""What the round under study started from besides the global model: earlier rounds, old momentum."""
+"""The client's state at the start of the round: its earlier rounds and its momentum buffer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rlu_cli.types import Head
 def earlier_rounds(
     training: LocalTraining, pair: CheckpointPair, value: Callable[[str], Any]
 ) -> RoundHistory:
-    """The client's earlier rounds, where the scheme's steps depend on them.
+    """The client's earlier rounds if the scheme depends on them, else an empty history.
 
-    Raises InputError E231 for a history that is missing or incomplete.
+    Raises InputError E231 for a missing or incomplete history.
     """
     if value("history") is not None:
         check_history(Path(value("history")))
@@ -38,7 +38,7 @@ def earlier_rounds(
 def old_momentum(
     training: LocalTraining, pair: CheckpointPair, value: Callable[[str], Any]
 ) -> Head | None:
-    """The momentum buffer the client began with: in the global file, or in its own last one."""
+    """The output layer's momentum buffer at the start: from the global or the client's last file."""
     if not training.recursion.momentum:
         return None
     assert pair.layer is not None

@@ -1,4 +1,4 @@
-"""Which settings a case cannot do without, and whether they are all there."""
+"""Which settings a case requires, and whether any is missing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rlu_cli.types import Setting
 
 
 def check_complete(settings: Mapping[str, Setting], pair: CheckpointPair) -> None:
-    """Whether nothing is missing.
+    """Check that no required setting is missing.
 
-    Raises UsageError E102, listing every missing setting, or for `--lr infer` where no rate can be.
+    Raises UsageError E102 that lists every missing setting, or if `--lr infer` is impossible.
     """
     require(settings, _needed(settings, pair), step_hints(settings, pair))
     if "lr" not in settings or settings["lr"].value != INFER:
@@ -31,14 +31,14 @@ def check_complete(settings: Mapping[str, Setting], pair: CheckpointPair) -> Non
             "E102",
             "the learning rate cannot be inferred",
             why=why,
-            hint="leave --lr out: BatchNorm buffers are read without it"
+            hint="omit --lr: the BatchNorm buffers do not depend on it"
             if nonlinear and pair.steps
             else "give it with --lr ETA",
         )
 
 
 def require_local_training(settings: Mapping[str, Setting]) -> None:
-    """Raises UsageError E102 unless the settings say how clients train."""
+    """Raise UsageError E102 unless the settings describe local training completely."""
     names = ["lr", "epochs"]
     names += ["batch_size"] if "samples" in settings else []
     scheme = SCHEMES[settings["scheme"].value]
@@ -46,9 +46,11 @@ def require_local_training(settings: Mapping[str, Setting]) -> None:
 
 
 def _needed(settings: Mapping[str, Setting], pair: CheckpointPair) -> tuple[str, ...]:
-    """What cannot be left out: a full pass over the samples has steps only with a batch size, a
-    scheme may have a λ, and one with memory needs the client's earlier rounds. The learning rate
-    can be found by a method that reads BatchNorm buffers, of a client whose steps it only scales.
+    """Names of the required settings.
+
+    A full pass needs the batch size to have a number of steps, some schemes need λ, and those with
+    memory need the client's earlier rounds. The learning rate is required unless a method can infer
+    it from BatchNorm buffers, which takes a client whose update is proportional to it.
     """
     names = ["lr", "epochs"] if _hides_rate(settings, pair) else ["epochs"]
     if "samples" in settings:
@@ -62,15 +64,15 @@ def _needed(settings: Mapping[str, Setting], pair: CheckpointPair) -> tuple[str,
 
 
 def _hides_rate(settings: Mapping[str, Setting], pair: CheckpointPair) -> str | None:
-    """Why the learning rate cannot follow from the files; None where it may."""
+    """Why the learning rate cannot be inferred from the files; None if it may be possible."""
     methods = settings["method"].value
     if all(name != AUTO and ATTACKS[name].needs_lr for name in methods):
-        return "no method asked for finds it: --method fusion does"
+        return "none of the requested methods can infer it; --method fusion can"
     mixed = [name for name in ("weight_decay", "lambda") if _given(settings, name)]
     if mixed or _remembers(settings):
-        return f"with {' and '.join(mixed) or 'memory'} it does more than scale the update"
+        return f"with {' and '.join(mixed) or 'memory'} the update is not proportional to it"
     if not pair.steps:
-        return "it takes a model with BatchNorm, and counters that show the client's steps"
+        return "it needs a model with BatchNorm whose counters show the client's steps"
     return None
 
 
@@ -79,6 +81,6 @@ def _given(settings: Mapping[str, Setting], name: str) -> bool:
 
 
 def _remembers(settings: Mapping[str, Setting]) -> bool:
-    """Whether something from earlier rounds, of the scheme or of momentum, enters the update."""
+    """Whether earlier rounds enter the update, through the scheme or a momentum buffer."""
     momentum = "momentum" in settings and settings["momentum"].value and "history" in settings
     return SCHEMES[settings["scheme"].value].remembers or bool(momentum)

@@ -1,4 +1,4 @@
-"""Earlier rounds of a client: for schemes with memory, and to be read as well.
+"""Earlier rounds of a client: for schemes with memory, and for a joint estimate.
 
 The layout of the folder is in docs/history.md.
 """
@@ -24,11 +24,11 @@ _MAX_JSON = 2**24
 
 @dataclass(frozen=True)
 class RoundHistory:
-    """What a client and the server did before the round under study.
+    """The state of a client and the server before the round under study.
 
     past    the client's own rounds, output layers only, oldest first
-    server  the server's value at the start of the round under study; None for nothing yet
-    notes   what was taken for granted
+    server  the server's value at the start of the round under study; None for none
+    notes   assumptions made while reading, in sentences
     """
 
     past: tuple[Round, ...] = ()
@@ -41,10 +41,10 @@ class PastRound:
     """A round the client took part in before the one under study.
 
     name   of its folder
-    start  the global checkpoint
-    end    the client's own
-    lr     learning rate of the first step; None where round.json does not say it
-    steps  of the client; None where round.json does not say them
+    start  path of the global checkpoint
+    end    path of the client's checkpoint
+    lr     learning rate of the first step; None if missing from round.json
+    steps  local steps of the client; None if missing from round.json
     """
 
     name: str
@@ -56,7 +56,7 @@ class PastRound:
 
 @dataclass
 class _Reader:
-    """Reads rounds, collecting every file that is missing before it complains."""
+    """Reads rounds and collects all missing files, so that one error can list them."""
 
     folder: Path
     client: str
@@ -67,12 +67,12 @@ class _Reader:
     notes: list[str] = field(default_factory=list)
 
     def lacks(self, folder: Path, stem: str) -> None:
-        """Note a file that is missing; by its full path where it lies outside the history."""
+        """Record a missing file, by its full path if it lies outside the history."""
         inside = folder.resolve().parent == self.folder.resolve()
         self.missing.append(f"{folder.name if inside else printable(folder)}/{stem}.pt")
 
     def head(self, folder: Path, stem: str) -> Head | None:
-        """The output layer in a file of that stem; None, and noted as missing, without one."""
+        """The output layer in the file of that stem; None if it is missing, which is recorded."""
         file = _file(folder, stem)
         if file is None:
             self.lacks(folder, stem)
@@ -90,14 +90,16 @@ def read_history(
     needs_server: bool,
     max_bytes: int,
 ) -> RoundHistory:
-    """Rounds before the one that `local` belongs to, as far as the client took part in them.
+    """Read the rounds before that of `local` in which the client took part.
 
     folder        HISTORY/r000, r001, … each with global.pt, the client's file, maybe round.json
     local         the client's file under study; its stem names the client in every round
     current       the global checkpoint under study
-    rate          Σ_τ η_τ to take for rounds that do not say their own
-    needs_server  whether the scheme has a server value (server.pt), derived where every client
-                  took part
+    layer         name of the output layer
+    rate          Σ_τ η_τ of rounds whose round.json does not give it
+    needs_server  whether the scheme has a server value (server.pt); it is derived if missing for
+                  a round after one in which every client took part
+    max_bytes     size limit of a checkpoint
 
     Raises InputError E231 that lists every missing file.
     """
@@ -106,7 +108,7 @@ def read_history(
     rounds = _earlier(folder, local)
     for number in _gaps(folder, local):
         reader.missing.append(f"r{number:03d}/global.pt")
-    _complain(reader)
+    _raise_missing(reader)
     records = [_record(path) for path in rounds]
     globals_ = [reader.head(path, "global") for path in rounds]
     globals_.append(read_head(current.state, layer))
@@ -121,23 +123,23 @@ def read_history(
             continue
         end = reader.head(path, local.stem)
         past.append((globals_[number], end, globals_[number + 1], rates[number], servers[number]))
-    _complain(reader)
+    _raise_missing(reader)
     done = tuple(Round(*values) for values in past)
     return RoundHistory(done, servers[-1], tuple(reader.notes))
 
 
 def check_history(folder: Path) -> None:
-    """Raise InputError E231 when there is no such folder."""
+    """Raise InputError E231 if there is no such folder."""
     if not folder.is_dir():
         raise InputError(
             "E231",
             f"no history at {printable(folder)}",
-            hint="give the folder with one sub-folder a round, r000, r001, … (docs/history.md)",
+            hint="give a folder with one sub-folder per round, r000, r001, … (docs/history.md)",
         )
 
 
 def last_file(folder: Path, local: Path) -> Path | None:
-    """The client's own file of the last earlier round it took part in, if there is one."""
+    """The client's file from the last earlier round in which it took part; None for none."""
     for path in reversed(_earlier(folder, local)):
         if _took_part(_record(path), path, local.stem):
             return _file(path, local.stem)
@@ -145,15 +147,16 @@ def last_file(folder: Path, local: Path) -> Path | None:
 
 
 def earlier_folders(folder: Path, local: Path) -> list[Path]:
-    """Folders of the rounds before the one that `local` belongs to, in order."""
+    """Folders of the rounds before that of `local`, in order. Raises InputError E231."""
     check_history(folder)
     return _earlier(folder, local)
 
 
 def open_round(path: Path, local: Path) -> PastRound | None:
-    """One earlier round of the client whose file under study is `local`; None if it sat it out.
+    """One earlier round of the client whose file under study is `local`.
 
-    Raises InputError E231 for a file that is missing and a round.json that cannot be read.
+    None if the client took no part. Raises InputError E231 for a missing file or an unreadable
+    round.json.
     """
     try:
         record = _record(path)
@@ -162,7 +165,7 @@ def open_round(path: Path, local: Path) -> PastRound | None:
     except OSError as problem:
         raise InputError(
             "E231",
-            f"cannot look into {printable(path)}",
+            f"cannot read the folder {printable(path)}",
             why=printable(problem.strerror),
             hint="check its permissions",
         ) from None
@@ -180,26 +183,29 @@ def open_round(path: Path, local: Path) -> PastRound | None:
 
 
 def round_name(folder: Path, local: Path) -> str | None:
-    """The name of the history's folder that `local` lies in; None where it lies elsewhere."""
+    """The name of the round folder in the history that contains `local`; None if none does."""
     home = local.resolve().parent
     return home.name if _ROUND.fullmatch(home.name) and home.parent == folder.resolve() else None
 
 
 def _earlier(folder: Path, local: Path) -> list[Path]:
-    """Round folders in order, up to the one that `local` lies in."""
+    """Round folders in order, up to but without the one that contains `local`."""
     numbered, limit = _numbered(folder, local)
     return [numbered[number] for number in sorted(numbered) if number < limit]
 
 
 def _gaps(folder: Path, local: Path) -> list[int]:
-    """Rounds that have no folder, counted from 0, or from 1 where that is the first."""
+    """Numbers of rounds without a folder; numbering starts at 0, or at 1 if r000 is missing."""
     numbered, limit = _numbered(folder, local)
     first = 0 if 0 in numbered or not numbered else 1
     return [number for number in range(first, limit) if number not in numbered]
 
 
 def _numbered(folder: Path, local: Path) -> tuple[dict[int, Path], int]:
-    """Round folders by number, and the number of the round under study, or the next one."""
+    """Round folders by number, and the number of the round under study.
+
+    That is one more than the last if `local` lies outside the history.
+    """
     numbered = {
         int(match[1]): path
         for path in folder.iterdir()
@@ -234,7 +240,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _took_part(record: dict[str, Any], folder: Path, client: str) -> bool:
-    """By round.json where it lists clients, else by whether the client's file is there."""
+    """Whether round.json lists the client or, without a list, whether its file exists."""
     listed = record.get("clients")
     if not isinstance(listed, list):
         return _file(folder, client) is not None
@@ -243,13 +249,13 @@ def _took_part(record: dict[str, Any], folder: Path, client: str) -> bool:
 
 
 def _rate(reader: _Reader, folder: Path, record: dict[str, Any]) -> float:
-    """Σ_τ η_τ of a round: its own, or lr · steps, or that of the round under study."""
+    """Σ_τ η_τ of a round: from its round.json, or lr · steps, or that of the round under study."""
     lr, steps, rate = (_number(record.get(name)) for name in ("lr", "steps", "rate"))
     if rate is not None:
         return rate
     if lr is not None and steps is not None:
         return lr * steps
-    reader.notes.append(f"{folder.name} does not say its rate: the same as now was assumed")
+    reader.notes.append(f"{folder.name}: learning rate missing, assumed the same as in the round under study")
     return reader.rate
 
 
@@ -267,9 +273,10 @@ def _server_values(
     own: Sequence[bool],
     current: Path,
 ) -> list[Head | None]:
-    """The server's value at the start of each round and of the one under study.
+    """The server's value at the start of each round and of the round under study.
 
-    own  rounds the client took part in; in the others nobody needs the value
+    own      per round, whether the client took part; only then is a missing value an error
+    current  folder of the round under study
     """
     folders = [*rounds, current]
     first = reader.head(folders[0], "server") if _file(folders[0], "server") else None
@@ -278,7 +285,7 @@ def _server_values(
         start, after = globals_[number], globals_[number + 1]
         if _file(folder, "server") is not None:
             values.append(reader.head(folder, "server"))
-        elif _everybody(records[number]) and start is not None and after is not None:
+        elif _all_took_part(records[number]) and start is not None and after is not None:
             values.append(derived_server_value(start, after, rates[number]))
         else:
             if [*own, True][number + 1]:
@@ -287,19 +294,20 @@ def _server_values(
     return values
 
 
-def _everybody(record: dict[str, Any]) -> bool:
-    """Whether round.json says that all clients took part."""
+def _all_took_part(record: dict[str, Any]) -> bool:
+    """Whether all clients took part, according to round.json."""
     listed, everyone = record.get("clients"), record.get("total_clients")
     return isinstance(listed, list) and isinstance(everyone, int) and len(listed) == everyone
 
 
-def _complain(reader: _Reader) -> None:
+def _raise_missing(reader: _Reader) -> None:
+    """Raise InputError E231 that lists every missing file, if there is any."""
     if reader.missing:
         raise InputError(
             "E231",
             f"files are missing from the history in {printable(reader.folder)}",
             facts=[("missing", ", ".join(reader.missing))],
-            why="what a client of this scheme does depends on its earlier rounds",
-            hint="add them (docs/history.md says what each one is); a round the client took no "
-            "part in needs its global.pt and a round.json without the client",
+            why="under this scheme, a client's update depends on its earlier rounds",
+            hint="add them (docs/history.md describes each); a round without the client still needs "
+            "its global.pt, and a round.json that does not list the client",
         )

@@ -1,4 +1,4 @@
-"""True label counts of a client, from the forms people keep them in."""
+"""True label counts of a client, read from JSON or CSV."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _MAX_BYTES = 2**26
 
 
 def load_truth(path: Path, class_names: Sequence[str], total: int | None) -> Tensor:
-    """Counts (N,) int64: a JSON list, `{class: count}`, `{"counts": …}`, or CSV `class,count`.
+    """Read counts (N,) int64: a JSON list, `{class: count}`, `{"counts": …}`, or CSV `class,count`.
 
-    class_names  of the output layer, in its order
-    total        K by the settings; None when |B| is not known
+    class_names  classes in the order of the output layer
+    total        K according to the settings; None if |B| is unknown
 
-    Raises InputError E201 when it cannot be read, UsageError E104 when its format is unknown,
-    InputError E230 when it does not fit the classes or K.
+    Raises InputError E201 if the file cannot be read, UsageError E104 if its format is unknown,
+    InputError E230 if it does not fit the classes or K.
     """
     content = _parsed(path, _text(path))
     counts = _counts(path, content, class_names)
     if total is not None and sum(counts) != total:
         raise InputError(
             "E230",
-            f"truth in {printable(path)} has {sum(counts)} labels, the settings make it {total}",
-            hint="check --epochs, --batch-size and --samples: together they say how many labels "
-            "went into the update",
+            f"truth in {printable(path)} has {sum(counts)} labels, the settings imply {total}",
+            hint="check --epochs, --batch-size and --samples: they determine how many labels the "
+            "update contains",
         )
     return torch.tensor(counts, dtype=torch.int64)
 
@@ -43,13 +43,13 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise OSError(f"over {_MAX_BYTES:,} bytes")
-        return path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark before it
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets prepend a byte-order mark
     except (OSError, UnicodeDecodeError) as problem:
         raise InputError(
             "E201",
             f"cannot read the truth in {printable(path)}",
             why=printable(problem),
-            hint="give an existing JSON or CSV file with --truth",
+            hint="give a readable JSON or CSV file with --truth",
         ) from None
 
 
@@ -73,14 +73,14 @@ def _table(path: Path, text: str) -> dict[str, Any]:
     if not rows:
         raise _unknown(path)
     if len({name for name, _ in rows}) != len(rows):
-        raise _unknown(path, "a class is named twice")
+        raise _unknown(path, "it names a class twice")
     return dict(rows)
 
 
 def _unknown(path: Path, why: str = "") -> UsageError:
     return UsageError(
         "E104",
-        f"the truth in {printable(path)} is in no known format",
+        f"unknown format of the truth in {printable(path)}",
         why=why,
         hint='use a JSON list of counts, {"class": count}, {"counts": […]}, or CSV class,count',
     )
@@ -112,17 +112,17 @@ def _counts(path: Path, content: Any, class_names: Sequence[str]) -> list[int]:
 
 
 def _by_name(path: Path, content: Mapping[Any, Any], class_names: Sequence[str]) -> list[Any]:
-    """Counts in class order; a class that is not named has none."""
+    """Counts in class order; 0 for classes that are not named. Raises InputError E230."""
     known = {name: n for n, name in enumerate(class_names)}
     indices = {str(n): n for n in range(len(class_names))}
     numbered = not set(content) <= set(known) and set(content) <= set(indices)
     lookup = indices if numbered else known
-    strange = [str(name) for name in content if name not in lookup]
-    if strange:
+    unknown_names = [str(name) for name in content if name not in lookup]
+    if unknown_names:
         raise InputError(
             "E230",
             f"truth in {printable(path)} names classes the model does not have: "
-            + ", ".join(printable(name) for name in strange[:5]),
+            + ", ".join(printable(name) for name in unknown_names[:5]),
             hint=f"classes: {', '.join(printable(name) for name in list(class_names)[:10])}",
         )
     counts: list[Any] = [0] * len(class_names)

@@ -26,7 +26,10 @@ batch to trained model: the columns of Table 7 of the paper on RLU. Outside of
 
 
 def methods() -> None:
-    """List the methods that recover labels, what each was made for, what it needs, and its paper."""
+    """List the methods that recover labels, and what each one needs.
+
+    What each was made for, what it needs, and its paper.
+    """
     from rich.console import Console
 
     from rlu_cli.attacks import ATTACKS

@@ -18,7 +18,9 @@ def _formats() -> list[str]:
     return list(table_names("reports/__init__.py", "FORMATS"))
 
 
-def _completed(choices: Callable[[], Any]) -> Callable[[str], list[str]]:
+def completed(choices: Callable[[], Any]) -> Callable[[str], list[str]]:
+    """What a shell completes: the choices that begin with what was typed."""
+
     def complete(incomplete: str) -> list[str]:
         return [choice for choice in choices() if choice.startswith(incomplete)]
 
@@ -32,7 +34,7 @@ Format = Annotated[
         metavar="NAME",
         help="table or json.",
         rich_help_panel=REPORT,
-        autocompletion=_completed(_formats),
+        autocompletion=completed(_formats),
     ),
 ]
 Force = Annotated[
@@ -104,7 +106,7 @@ def _option(name: str, spec: SettingSpec, command: str) -> inspect.Parameter:
         help=_help(spec, command),
         rich_help_panel=None if command in spec.basic else spec.panel,
         show_default=False,
-        autocompletion=_completed(spec.choices) if known else None,
+        autocompletion=completed(spec.choices) if known else None,
         metavar=None if switch else spec.metavar,
     )
     return inspect.Parameter(

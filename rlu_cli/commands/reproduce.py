@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlu_cli.commands.options import completed
 from rlu_cli.errors import InputError, UsageError, printable
 from rlu_cli.experiments import TARGETS, Nothing
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 ALL = "all"
 _LISTED = "\n".join(f"  {target.name:<9} {target.shows}" for target in TARGETS.values())
 # \b keeps the lines of a paragraph as they are.
-_ABOUT = f"""Run the paper's experiments and put its figures beside what comes out.
+_ABOUT = f"""Run the paper's experiments, and put its figures beside the measured ones.
 
 \b
 Targets:
@@ -42,7 +43,12 @@ do not need it.
 
 def reproduce(
     target: Annotated[
-        list[str], typer.Argument(metavar="TARGET", help="all, or some of those listed above.")
+        list[str],
+        typer.Argument(
+            metavar="TARGET",
+            help="all, or some of those listed above.",
+            autocompletion=completed(lambda: (ALL, *TARGETS)),
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write; a killed run is resumed.")],
     data: Annotated[
@@ -55,7 +61,8 @@ def reproduce(
     scale: Annotated[
         str,
         typer.Option(
-            metavar="full|small|smoke",
+            metavar="NAME",
+            autocompletion=completed(lambda: ("full", "small", "smoke")),
             help="full: the paper's sizes, best on a GPU. small: the same with fewer clients of "
             "the large models; two cores take about half an hour each for table2 and table4. "
             "smoke: drawn digits, seconds, no --data.",
@@ -80,7 +87,14 @@ def reproduce(
             help="Methods to run besides rlu (default: all that train nothing).",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="auto, cpu or cuda.",
+            autocompletion=completed(lambda: ("auto", "cpu", "cuda")),
+        ),
+    ] = "auto",
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only the paths written, no progress.")
     ] = False,
@@ -88,11 +102,18 @@ def reproduce(
         bool, typer.Option("--no-progress", help="A line for each client instead of a bar.")
     ] = False,
 ) -> None:
-    wanted = _targets(target)
     lab = _lab(data, out, scale, clients, only, methods, device)
+    _run_all(_targets(target), lab, quiet=quiet, bar=not no_progress)
+
+
+reproduce.__doc__ = _ABOUT
+
+
+def _run_all(wanted: list[str], lab: Lab, *, quiet: bool, bar: bool) -> None:
+    """Run target after target, printing the files of each. Raises InputError E201 if none can."""
     nothing: dict[str, str] = {}
     for name in wanted:
-        with _watch(quiet=quiet, bar=not no_progress) as watch:
+        with _watch(quiet=quiet, bar=bar) as watch:
             try:
                 paths = TARGETS[name].load()(_watched(lab, watch), name)
             except Nothing as reason:
@@ -101,9 +122,6 @@ def reproduce(
         for path in paths:
             typer.echo(path)
     _tell_missing(nothing, of=len(wanted), quiet=quiet)
-
-
-reproduce.__doc__ = _ABOUT
 
 
 def _targets(names: list[str]) -> list[str]:

@@ -1,1 +1,1 @@
-"""What two checkpoints and labelled images show: one file per observation."""
+"""Evidence from two checkpoints and labelled images: one file per observation."""

@@ -1,4 +1,4 @@
-"""A case and a model → `Evidence`: both models are run, and what was asked for is observed."""
+"""A case and a model → `Evidence`: evaluate both checkpoints, add the requested observations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rlu_cli.types import Checkpoint, Evidence, GradientFreeOffset, Observation,
 
 
 def forward_config(case: Case, model: nn.Module) -> ForwardConfig:
-    """How both models are run on the images; the input scaling is still to be selected."""
+    """The forward config of both models, without input scaling, which is still to be selected."""
     mode = case.value("mode")
     return ForwardConfig(
         layer=case.layer,
@@ -39,7 +39,10 @@ def forward_config(case: Case, model: nn.Module) -> ForwardConfig:
 
 
 def gradient_free_offset(case: Case) -> GradientFreeOffset | None:
-    """What moved the output layer besides the round's gradients: decay, memory, old momentum."""
+    """The part of the output layer's update that does not come from the round's gradients.
+
+    It comes from weight decay, the scheme's memory and an old momentum buffer; None for none.
+    """
     recursion, history = case.training.recursion, case.history
     constant = case.training.rule.constant(history.past, recursion.rate, history.server)
     heads = (case.pair.heads[0] if recursion.decay else None, constant, case.velocity)
@@ -52,9 +55,9 @@ def gradient_free_offset(case: Case) -> GradientFreeOffset | None:
 def evaluate_ends(
     case: Case, model: nn.Module, config: ForwardConfig, cache: OutputsCache, architecture: Hashable
 ) -> tuple[Outputs, Outputs]:
-    """Outputs of the global and of the client's model; the former are kept in `cache`.
+    """Outputs of the global and of the client's model; the former are cached in `cache`.
 
-    architecture  identifies the model that the weights are loaded into
+    architecture  identifies the architecture of `model` in the cache key
     """
 
     def evaluate(checkpoint: Checkpoint) -> Outputs:
@@ -68,9 +71,9 @@ def evaluate_ends(
 def assemble(
     case: Case, offset: GradientFreeOffset | None, ends: tuple[Outputs, Outputs]
 ) -> Evidence:
-    """What every method sees.
+    """The evidence for every method, without observations.
 
-    offset  as `gradient_free_offset` has it
+    offset  result of `gradient_free_offset`
     ends    outputs of the global and of the client's model
     """
     (before, after), training, update = ends, case.training, case.pair.update
@@ -97,7 +100,7 @@ def assemble(
 
 
 def observe(scene: Scene, needs: Collection[Observation[Any]]) -> Evidence:
-    """The evidence with the observations that are needed, in the order of `OBSERVATIONS`."""
+    """The evidence with the observations in `needs` added, in the order of `OBSERVATIONS`."""
     evidence = scene.evidence
     for need, function in OBSERVATIONS.items():
         if need in needs:

@@ -1,4 +1,4 @@
-"""What two checkpoints' BatchNorm buffers tell of the batches between them."""
+"""Batch statistics of the client's local training, recovered from BatchNorm buffers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from rlu_cli.models import load_weights
 from rlu_cli.types import Checkpoint
 
 _Norm = nn.modules.batchnorm._BatchNorm
-_EPSILON = {None: 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}  # half a unit, relative
-_WHOLE = 1e-3  # how far from a whole number a count of batches may be
-_SURE = 3  # standard deviations of rounding below 0 that a variance may be
+_EPSILON = {None: 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}  # relative rounding error
+_WHOLE = 1e-3  # tolerated distance of a batch count from a whole number
+_SURE = 3  # rounding standard deviations by which a variance may lie below 0
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The client's batches as one BatchNorm layer saw them, float64 on the CPU.
+    """Input statistics of one BatchNorm layer over the client's batches, float64 on the CPU.
 
     mean      (C,) weighted mean of the batch means
-    variance  (C,) weighted mean of the batch variances, unbiased as running_var keeps them
-    weights   (m',) of the layer's passes, first to last, summing to 1
-    rounding  (C,) standard deviation that the files' precision leaves of `mean`
+    variance  (C,) weighted mean of the unbiased batch variances, as in running_var
+    weights   (m',) weight of each of the layer's m' passes, first to last, summing to 1
+    rounding  (C,) standard deviation of the rounding error of `mean`
     """
 
     mean: Tensor
@@ -37,7 +37,7 @@ class Statistics:
 
 
 def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The model's BatchNorm layers that keep statistics, by name, in the model's order."""
+    """The model's BatchNorm layers with running statistics, by name, in the model's order."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -48,28 +48,28 @@ def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
 def recover(
     model: nn.Module, pair: CheckpointPair
 ) -> tuple[dict[str, Statistics], tuple[str, ...]]:
-    """The batch statistics of every layer whose buffers moved, and why there are none.
+    """Recover the batch statistics of every layer whose buffers moved; notes if there are none.
 
-    With momentum κ, m passes leave r_c = (1-κ)^m r_g + κ Σ_i (1-κ)^{m-i} x̄_i of a running mean; a
-    layer without a momentum keeps the plain mean of all batches so far. A layer that a forward
-    pass uses several times counts as often, which its own counter says.
+    With momentum κ, the running mean after m passes is r_c = (1-κ)^m r_g + κ Σ_i (1-κ)^{m-i} x̄_i;
+    without momentum, it is the plain mean of all batches so far. m is the layer's own counter, so
+    a layer used several times per forward pass counts each use.
     """
     before, after = (_buffers(model, checkpoint) for checkpoint in pair)
     epsilon = max(_EPSILON[checkpoint.narrow] for checkpoint in pair)
     counting = epsilon if any(map(_counts_in_floats, pair)) else 0.0
     layers = norm_layers(model)
     found = {
-        name: told
+        name: statistics
         for name, module in layers.items()
-        if (told := _recover_one(module, before[name], after[name], epsilon, counting))
+        if (statistics := _recover_one(module, before[name], after[name], epsilon, counting))
     }
     if found or not layers:
         return found, ()
-    return {}, ("the BatchNorm buffers did not move or have no counters: they tell nothing",)
+    return {}, ("BatchNorm buffers are not used: they did not move, or have no counters",)
 
 
 def _buffers(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Mapping[str, Tensor]]:
-    """Every layer's buffers, read through the model: its own loading may rename keys."""
+    """Every layer's buffers, read through the model because its loading may rename keys."""
     layers = norm_layers(model)
     with _floating_counters(layers.values()):
         load_weights(model, checkpoint.state, path=checkpoint.path)
@@ -81,7 +81,7 @@ def _buffers(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Mapping[str,
 
 @contextmanager
 def _floating_counters(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Let the layers' counters hold fractions, which a server's averaging leaves in a file."""
+    """Make the counters floating-point: a server's averaging may leave fractions in a file."""
     counted = [(m, m.num_batches_tracked) for m in layers]
     known = [(m, counter) for m, counter in counted if isinstance(counter, Tensor)]
     for module, counter in known:
@@ -94,6 +94,7 @@ def _floating_counters(layers: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _counts_in_floats(checkpoint: Checkpoint) -> bool:
+    """Whether any BatchNorm counter in the checkpoint is floating-point."""
     named = checkpoint.state.items()
     return any(k.endswith("num_batches_tracked") and v.is_floating_point() for k, v in named)
 
@@ -105,23 +106,31 @@ def _recover_one(
     epsilon: float,
     counting: float,
 ) -> Statistics | None:
+    """Batch statistics of one layer; None if its counters or buffers do not determine them.
+
+    epsilon   relative rounding of the buffers
+    counting  relative rounding of the counters, 0 for integers
+    """
     counted = _passes(before, after, counting)
     if counted is None:
         return None
     kept, weights = _weights(module, *counted)
     if not 0 <= kept < 1:
         return None
-    (mean, rounding), (variance, loose) = (
+    (mean, rounding), (variance, variance_rounding) = (
         _invert(before[name], after[name], kept, epsilon)
         for name in ("running_mean", "running_var")
     )
-    if not bool(torch.isfinite(mean).all()) or bool((variance < -_SURE * loose).any()):
+    if not bool(torch.isfinite(mean).all()) or bool((variance < -_SURE * variance_rounding).any()):
         return None
     return Statistics(mean, variance.clamp_min(0), weights, rounding)
 
 
 def _invert(before: Tensor, after: Tensor, kept: float, epsilon: float) -> tuple[Tensor, Tensor]:
-    """The part of a running figure that is new, and the rounding of it, both (C,)."""
+    """Mean of the new batches in a running statistic, and its rounding error, both (C,).
+
+    kept  weight of the old value
+    """
     rounding = epsilon * (after**2 + (kept * before) ** 2).sqrt() / (1 - kept)
     return (after - kept * before) / (1 - kept), rounding
 
@@ -129,12 +138,12 @@ def _invert(before: Tensor, after: Tensor, kept: float, epsilon: float) -> tuple
 def _passes(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], epsilon: float
 ) -> tuple[float, int] | None:
-    """The counter a client began with and the batches it added; None when they cannot be told.
+    """The client's initial counter and the number of batches it added; None if unclear.
 
-    A server may have averaged counters into fractions. A client's counter that is whole all the
-    same began whole: loading cuts fractions off.
+    A server's averaging may leave fractional counters. If the client's counter is whole even so,
+    loading had truncated the fraction.
 
-    epsilon  relative rounding of counters kept as floats; beyond its reciprocal they skip numbers
+    epsilon  relative rounding of floating-point counters; above 1/epsilon they skip integers
     """
     counters = [b.get("num_batches_tracked") for b in (before, after)]
     if counters[0] is None or counters[1] is None:
@@ -142,17 +151,20 @@ def _passes(
     begun, ended = float(counters[0]), float(counters[1])
     begun = math.floor(begun) if ended == round(ended) else begun
     passes = round(ended - begun)
-    path_position_std = min(_WHOLE + 2 * epsilon * ended, 0.25)
+    tolerance = min(_WHOLE + 2 * epsilon * ended, 0.25)
     moved = not torch.equal(before["running_mean"], after["running_mean"])
-    told = abs(ended - begun - passes) < path_position_std and ended * epsilon <= 1
-    return (begun, passes) if passes > 0 and told and moved else None
+    whole = abs(ended - begun - passes) < tolerance and ended * epsilon <= 1
+    return (begun, passes) if passes > 0 and whole and moved else None
 
 
-def _weights(module: nn.Module, seen: float, passes: int) -> tuple[float, Tensor]:
-    """How much of the old running mean is kept, and the weight of each new batch, summing to 1."""
+def _weights(module: nn.Module, begun: float, passes: int) -> tuple[float, Tensor]:
+    """Weight of the old running mean, and the weight of each new batch, summing to 1.
+
+    begun  counter before the first of the new batches
+    """
     momentum = getattr(module, "momentum", None)
     if momentum is None:  # the plain mean of all batches so far
-        return seen / (seen + passes), torch.full((passes,), 1 / passes, dtype=torch.float64)
+        return begun / (begun + passes), torch.full((passes,), 1 / passes, dtype=torch.float64)
     kept = (1 - momentum) ** passes
     powers = (1 - momentum) ** torch.arange(passes - 1, -1, -1, dtype=torch.float64)
     return kept, powers / powers.sum()

@@ -1,4 +1,4 @@
-"""Two checkpoints and labelled images → Evidence: both models are run, the heads are compared."""
+"""Evaluate checkpoints on images: embeddings and logits at the output layer."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from rlu_cli.models.input_scaling import Normalisation
 from rlu_cli.types import Auxiliary, Head, Outputs
 
 _EVAL_BATCH = 250
-DEFAULT_BATCH = 64  # of training-mode passes when nobody told |B|
+DEFAULT_BATCH = 64  # of training-mode passes if |B| is unknown
 
 
 @dataclass(frozen=True)
 class ForwardConfig:
-    """How a model is shown the images.
+    """How a model is evaluated on images.
 
     layer      name of the output layer
     normalise  input scaling
-    training   training mode: batch statistics and dropout, as the client saw them
+    training   whether in training mode: batch statistics and dropout, as during local training
     batch      |B|, images per training-mode pass
-    seed       of the order of images and of dropout
+    device     that runs the model
+    seed       of the image order and of dropout
     """
 
     layer: str
@@ -43,9 +44,9 @@ class ForwardConfig:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto` (CUDA when there is one), `cpu`, `cuda` or `cuda:i`.
+    """The device for `auto` (CUDA if available), `cpu`, `cuda` or `cuda:i`.
 
-    Raises UsageError E103 when the one asked for is not there, E101 when it is none of these.
+    Raises UsageError E103 if the device is not available, E101 for any other text.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
@@ -61,7 +62,7 @@ def choose_device(wanted: str) -> torch.device:
     if kind == "cuda" and int(index or 0) >= available:
         raise UsageError(
             "E103",
-            f"no device {wanted}: PyTorch {torch.__version__} sees {available} CUDA devices",
+            f"no device {wanted}: PyTorch {torch.__version__} finds {available} CUDA devices",
             hint="use --device cpu, or install a CUDA build of PyTorch (`rlu doctor` shows both)",
         )
     return torch.device(wanted)
@@ -74,19 +75,19 @@ def trains_differently(model: nn.Module) -> bool:
 
 
 class OutputsCache:
-    """What global models made of images, so that a model that many clients start from runs once.
+    """Cached outputs of global models, so that one shared by many clients is evaluated once.
 
-    Keeps the last few: an audit goes through the clients of one round after another.
+    Keeps the most recent entries only: an audit processes its clients round by round.
     """
 
     def __init__(self, keep: int = 2) -> None:
         self._keep = keep
         self._outputs: dict[Hashable, Outputs] = {}
 
-    def get(self, key: Hashable, look: Callable[[], Outputs]) -> Outputs:
-        """The Outputs kept under `key`, else what `look` gives, kept from now on."""
+    def get(self, key: Hashable, evaluate: Callable[[], Outputs]) -> Outputs:
+        """The outputs cached under `key`; if there are none, those of `evaluate`, then cached."""
         if key not in self._outputs:
-            found = look()
+            found = evaluate()
             while len(self._outputs) >= self._keep:
                 del self._outputs[next(iter(self._outputs))]
             self._outputs[key] = found
@@ -94,16 +95,16 @@ class OutputsCache:
 
 
 def fingerprint(auxiliary: Auxiliary) -> Hashable:
-    """Tells sets of auxiliary images apart: their source and which of its images were taken."""
+    """Identifies a set of auxiliary images: the hash of its source and the images selected."""
     means = auxiliary.images.double().mean((1, 2, 3))
-    taken = (means.numpy().tobytes(), auxiliary.labels.numpy().tobytes())
-    return (auxiliary.sha256, tuple(auxiliary.images.shape), taken)
+    selected = (means.numpy().tobytes(), auxiliary.labels.numpy().tobytes())
+    return (auxiliary.sha256, tuple(auxiliary.images.shape), selected)
 
 
 def evaluate_pair(
     model: nn.Module, pair: CheckpointPair, auxiliary: Auxiliary, config: ForwardConfig
 ) -> tuple[Outputs, Outputs]:
-    """What the model makes of the images before and after the round, seen in the same way."""
+    """Outputs before and after the round, with the same image order and dropout masks."""
     before, after = (
         outputs(model, checkpoint.state, auxiliary, config, checkpoint.path) for checkpoint in pair
     )
@@ -117,13 +118,15 @@ def outputs(
     config: ForwardConfig,
     path: Path,
 ) -> Outputs:
-    """Embeddings and logits of every image, read at the output layer by a hook.
+    """Embeddings and logits of every image, captured at the output layer by a hook.
 
-    In training mode the images go through in batches of |B|, in one seeded order that mixes the
-    classes; the last batch is filled up from the start of the order and the surplus dropped.
-    `state` is copied into the model, so its own buffers stay as they were.
+    state  weights and buffers; copied into `model`, so that they stay unchanged
+    path   of the checkpoint, for error messages
 
-    Raises InputError E215 when the model cannot run on the images, E207 when its logits are not
+    In training mode, the images run in batches of |B|, in a seeded order that mixes the classes.
+    The last batch is filled from the start of the order, and the surplus rows are dropped.
+
+    Raises InputError E215 if the model cannot run on the images, E207 for logits that are not
     finite.
     """
     load_weights(model, state, path=path)
@@ -135,15 +138,15 @@ def outputs(
         raise InputError(
             "E207",
             f"the model in {printable(path)} gives logits that are not finite",
-            hint="its training diverged, or the architecture or scaling is not the one it had",
+            hint="check that its training did not diverge, and check --model and --normalize",
         )
     labels = auxiliary.labels[order].to(config.device)
-    seen = Outputs(embeddings[:count], logits[:count], labels)
-    return _for_every_class(seen, auxiliary.classes) if is_noise(auxiliary) else seen
+    found = Outputs(embeddings[:count], logits[:count], labels)
+    return _for_every_class(found, auxiliary.classes) if is_noise(auxiliary) else found
 
 
 def mixed_order(count: int, seed: int) -> Tensor:
-    """The order in which `outputs` shows the images, and gives its rows: it mixes the classes."""
+    """The order, mixed over classes, in which `outputs` runs the images and returns its rows."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
@@ -151,10 +154,10 @@ def _run(
     model: nn.Module, images: Tensor, order: Tensor, config: ForwardConfig
 ) -> tuple[Tensor, Tensor]:
     """Embeddings (≥ A, L) and logits (≥ A, N) in `order`, surplus rows last."""
-    seen: list[tuple[Tensor, Tensor]] = []
+    captured: list[tuple[Tensor, Tensor]] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append((inputs[0].detach().flatten(1), output.detach().flatten(1)))
+        captured.append((inputs[0].detach().flatten(1), output.detach().flatten(1)))
 
     hook = _output_layer(model, config.layer).register_forward_hook(keep)
     rows: list[tuple[Tensor, Tensor]] = []
@@ -162,9 +165,9 @@ def _run(
         # What a user's own model prints must not end up in the report.
         with redirect_stdout(sys.stderr), torch.inference_mode(), seeded_dropout(model, config):
             for batch in pass_batches(order, config):
-                seen.clear()
+                captured.clear()
                 model(config.normalise(images[batch].to(config.device)))
-                rows.append(_last(seen, config.layer, len(batch)))
+                rows.append(_last(captured, config.layer, len(batch)))
     except Exception as problem:  # whatever the user's own code raises
         raise _cannot_run(images, problem) from problem
     finally:
@@ -179,15 +182,15 @@ def _output_layer(model: nn.Module, layer: str) -> nn.Module:
     except AttributeError:
         raise InputError(
             "E215",
-            f"the model has no module {printable(layer)!r}, where the file has its output layer",
-            hint="name another output layer with --layer, or another --model",
+            f"the model has no module {printable(layer)!r}, the output layer in the file",
+            hint="give another output layer with --layer, or another --model",
         ) from None
 
 
-def _last(seen: list[tuple[Tensor, Tensor]], layer: str, rows: int) -> tuple[Tensor, Tensor]:
-    if not seen or len(seen[-1][1]) != rows:
-        raise ValueError(f"its output layer {printable(layer)} did not see one row per image")
-    return seen[-1]
+def _last(captured: list[tuple[Tensor, Tensor]], layer: str, rows: int) -> tuple[Tensor, Tensor]:
+    if not captured or len(captured[-1][1]) != rows:
+        raise ValueError(f"its output layer {printable(layer)} did not get one row per image")
+    return captured[-1]
 
 
 def _cannot_run(images: Tensor, problem: Exception) -> InputError:
@@ -207,7 +210,7 @@ def _cannot_run(images: Tensor, problem: Exception) -> InputError:
 
 
 def pass_batches(order: Tensor, config: ForwardConfig) -> tuple[Tensor, ...]:
-    """Positions per pass: whole batches of |B| in training mode, else plain chunks."""
+    """Image positions per pass: full batches of |B| in training mode, else chunks."""
     if not config.training:
         return torch.split(order, _EVAL_BATCH)
     missing = -len(order) % config.batch
@@ -222,9 +225,9 @@ _CHANNEL_DROPOUT = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 def seeded_dropout(
     model: nn.Module, config: ForwardConfig, draw: Callable[[Sequence[int]], Tensor] | None = None
 ) -> Iterator[None]:
-    """Draw dropout masks on the CPU from the seed, so that every device and both models agree.
+    """Draw dropout masks on the CPU from the seed, the same for every device and both models.
 
-    draw  uniform numbers of a shape; None for those of a generator that starts with `view.seed`
+    draw  maps a shape to uniform numbers; None for a generator seeded with `config.seed`
     """
     generator = torch.Generator().manual_seed(config.seed)
     uniform = draw or partial(torch.rand, generator=generator)
@@ -253,17 +256,17 @@ def seeded_dropout(
             hook.remove()
 
 
-def _for_every_class(seen: Outputs, classes: int) -> Outputs:
-    """Noise has no class: its logits stand for each of them in turn."""
-    rows = len(seen.logits)
-    labels = torch.arange(classes, device=seen.logits.device).repeat_interleave(rows)
-    return Outputs(seen.embeddings, seen.logits.repeat(classes, 1), labels)
+def _for_every_class(noise: Outputs, classes: int) -> Outputs:
+    """Repeat the logits of noise images once per class, since noise has no class."""
+    rows = len(noise.logits)
+    labels = torch.arange(classes, device=noise.logits.device).repeat_interleave(rows)
+    return Outputs(noise.embeddings, noise.logits.repeat(classes, 1), labels)
 
 
 def with_bias(head: Head, before: Outputs, after: Outputs) -> Head:
-    """The head with a bias: a layer without one is read as if its mean input were known.
+    """The head update with a bias update, derived from the weights if the layer has no bias.
 
-    ΔW_j = -η Σ ∇_j e ≈ Δb_j ē, so that Δb_j = ΔW_j · ē / ‖ē‖², ē the mean auxiliary embedding
+    ΔW_j = -η Σ ∇_j e ≈ Δb_j ē gives Δb_j = ΔW_j · ē / ‖ē‖², with ē the mean auxiliary embedding
     over both ends of the round.
     """
     if head.bias is not None:

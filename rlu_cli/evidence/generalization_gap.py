@@ -1,7 +1,7 @@
-"""The generalisation gap: the client's images were trained on, the server's were not.
+"""The generalisation gap: the model fits the client's training images better than auxiliary ones.
 
-A server is usually told how well the global model has learned its training images. Auxiliary images
-weighted by p_y^β, β such that they look as well learned, stand in for those.
+A server usually knows the training accuracy or loss of the global model. Auxiliary images weighted
+by p_y^β, with β such that their weighted accuracy or loss equals it, stand in for training images.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from rlu_cli.evidence.forward import ForwardConfig, mixed_order, outputs
 from rlu_cli.types import Auxiliary, Checkpoint, Outputs
 
-_STEEPEST = 64.0  # exponent β of p_y^β, beyond which a class is one image
+_STEEPEST = 64.0  # largest β: about one image per class then has all the weight
 _HALVINGS = 40
-_LEAST = 1e-6  # of a probability, before it is raised to a power
+_LEAST = 1e-6  # lower bound of p_y
 
 
 @dataclass(frozen=True)
 class GeneralizationGap:
-    """How auxiliary images are made to look as well learned as training images.
+    """Weights p_y^β with which auxiliary images match the model's fit to its training images.
 
-    own       (A,) p_y of every image under the global model, in the images' own order
-    exponent  β ≥ 0; 0 where they look as well learned as told already
+    own       (A,) p_y of every image under the global model, in the order of the images
+    exponent  β ≥ 0; 0 if the unweighted images already match
     """
 
     own: Tensor
@@ -32,7 +32,7 @@ class GeneralizationGap:
 
     @property
     def likeness(self) -> Tensor | None:
-        """p_y^β (A,), how likely each image is to be drawn within its class; None: all alike."""
+        """p_y^β (A,), sampling weight of each image within its class; None for equal weights."""
         return self.own**self.exponent if self.exponent else None
 
 
@@ -45,17 +45,17 @@ def generalization_gap(
     accuracy: float | None,
     loss: float | None,
 ) -> GeneralizationGap | None:
-    """The β ≥ 0 at which images weighted by p_y^β look as well learned as told; None if not told.
+    """Find β ≥ 0 by bisection; None if neither `accuracy` nor `loss` is given.
 
     accuracy  training accuracy of the global model, in evaluation mode
-    loss      its mean cross-entropy on training data; not looked at where the accuracy is told
+    loss      its mean cross-entropy on training data; ignored if the accuracy is given
     """
     if accuracy is None and loss is None:
         return None
-    seen = outputs(
+    found = outputs(
         model, checkpoint.state, auxiliary, replace(config, training=False), checkpoint.path
     )
-    own, right = _own_confidence(seen, auxiliary, config.seed)
+    own, right = _own_confidence(found, auxiliary, config.seed)
 
     def falls_short(beta: float) -> bool:
         weights = own**beta
@@ -73,9 +73,9 @@ def generalization_gap(
     return GeneralizationGap(own, high)
 
 
-def _own_confidence(seen: Outputs, auxiliary: Auxiliary, seed: int) -> tuple[Tensor, Tensor]:
-    """p_y and whether the image is classified right, both (A,) in the images' own order."""
-    logits = torch.empty(seen.logits.shape, dtype=torch.float64)
-    logits[mixed_order(len(logits), seed)] = seen.logits.double().cpu()
+def _own_confidence(found: Outputs, auxiliary: Auxiliary, seed: int) -> tuple[Tensor, Tensor]:
+    """p_y and whether the image is classified correctly, both (A,) in the order of the images."""
+    logits = torch.empty(found.logits.shape, dtype=torch.float64)
+    logits[mixed_order(len(logits), seed)] = found.logits.double().cpu()
     own = torch.softmax(logits, 1).gather(1, auxiliary.labels[:, None])[:, 0].clamp_min(_LEAST)
     return own, (logits.argmax(1) == auxiliary.labels).double()

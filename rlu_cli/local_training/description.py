@@ -13,8 +13,8 @@ from rlu_cli.schemes.descent import ADAPTIVE, BETAS
 from rlu_cli.settings.parsers import INFER
 
 NONLINEAR: Mapping[str, str] = {
-    "adam": "Adam divides each gradient by a running second moment that the files do not contain",
-    "adamw": "AdamW divides each gradient by a running second moment that the files do not contain",
+    "adam": "Adam scales each gradient by running moments that the files do not contain",
+    "adamw": "AdamW scales each gradient by running moments that the files do not contain",
     "clip": "clipping by norm scales each step by a factor that the files do not contain",
 }
 

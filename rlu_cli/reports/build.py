@@ -11,15 +11,11 @@ from typing import Any
 import numpy
 import scipy
 import torch
-from torch import Tensor
 
 from rlu_cli import __version__
-from rlu_cli.attacks import ATTACKS, COUNTS, SET
-from rlu_cli.audit.diagnostics import unidentifiable
 from rlu_cli.audit.expected_accuracy import ExpectedAccuracy
-from rlu_cli.audit.finding import CaseFinding, MethodFinding
+from rlu_cli.audit.finding import CaseFinding
 from rlu_cli.audit.joint_estimate import JointEstimate
-from rlu_cli.audit.scoring import Score
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.case.build import Case
@@ -27,24 +23,18 @@ from rlu_cli.case.hypotheses import ModelHypothesis
 from rlu_cli.errors import printable
 from rlu_cli.hashing import file_sha256
 from rlu_cli.models import runs_code
-from rlu_cli.numerics.intervals import count_intervals, share_intervals
-from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.reports.expected import expected_part
 from rlu_cli.reports.joint import joint_part
+from rlu_cli.reports.method_part import method_part, notices
 from rlu_cli.reports.schema import (
     Calibration,
-    ClassCount,
     Hypothesis,
     Input,
-    MethodResult,
-    Metrics,
-    Notice,
     OutputLayer,
     Report,
-    Result,
     SettingValue,
 )
-from rlu_cli.types import Recovery, Setting
+from rlu_cli.types import Setting
 
 _PRIVATE = ("classes", "truth", "output", "history")
 _OWN_CODE = ("model", "model_args")  # may name files
@@ -66,7 +56,7 @@ def build_report(
     extra     warnings on parts of the report that could not be made
     redact    leave out class names, counts, shares and paths
     """
-    methods = [_method(finding, found, redact=redact) for found in finding.methods]
+    methods = [method_part(finding, found, redact=redact) for found in finding.methods]
     hypotheses = [_hypothesis(one, redact=redact) for one in finding.hypotheses]
     first = next(method for method in methods if method.result is not None)
     assert first.result is not None
@@ -92,9 +82,9 @@ def build_report(
         result=first.result,
         metrics=first.metrics,
         diagnostics={**finding.diagnostics, **first.diagnostics},
-        warnings=_notices(finding.warnings, redact=redact)
+        warnings=notices(finding.warnings, redact=redact)
         + [w for m in methods for w in m.warnings]
-        + _notices((*(() if joint is None else joint.warnings), *extra), redact=redact),
+        + notices((*(() if joint is None else joint.warnings), *extra), redact=redact),
         methods=methods,
         expected=None if expected is None else expected_part(expected),
         joint=None if joint is None else joint_part(finding, joint, redact=redact),
@@ -136,102 +126,6 @@ def environment(device: torch.device) -> dict[str, str]:
         "scipy": scipy.__version__,
         "device": f"{device} ({name})",
     }
-
-
-def _method(finding: CaseFinding, found: MethodFinding, *, redact: bool) -> MethodResult:
-    recovery = found.recovery
-    return MethodResult(
-        method=found.method,
-        title=ATTACKS[found.method].title,
-        refused=found.refused,
-        chosen=found.chosen,
-        result=None if recovery is None else _result(finding, recovery, redact=redact),
-        metrics=_metrics(found.score, finding.floor),
-        diagnostics={} if recovery is None else dict(recovery.diagnostics),
-        warnings=_notices(found.warnings, redact=redact),
-    )
-
-
-def _result(finding: CaseFinding, recovery: Recovery, *, redact: bool) -> Result:
-    names, present = finding.case.auxiliary.class_names, recovery.present
-    shares = recovery.shares.tolist()
-    counts = [None] * len(names) if recovery.counts is None else recovery.counts.tolist()
-    per_pass = _per_pass(finding, recovery.counts)
-    known = {**_bounds(finding, recovery), **_unidentifiable(recovery)}
-    rows = [
-        ClassCount(index=n, name=None, count=None, share=None)
-        if redact
-        else ClassCount(
-            index=n,
-            name=printable(names[n], _LONG),
-            count=counts[n],
-            share=shares[n],
-            per_pass=per_pass[n],
-            present=None if present is None else bool(present[n]),
-            **{name: values[n] for name, values in known.items()},
-        )
-        for n in range(len(names))
-    ]
-    return Result(
-        gives=COUNTS if present is None else SET,
-        counts=rows,
-        total=finding.case.plan.total,
-        passes=finding.case.plan.passes,
-        status=recovery.status.value,
-        ok=recovery.status.ok,
-    )
-
-
-def _bounds(finding: CaseFinding, recovery: Recovery) -> dict[str, list[Any]]:
-    """Intervals of shares and counts by field; nothing where the method does not know its error."""
-    if recovery.covariance is None:
-        return {}
-    confidence, total = finding.case.value("confidence"), finding.case.plan.total
-    known = recovery.shares, recovery.covariance
-    low, high = share_intervals(*known, confidence)
-    found = {"share_low": low.tolist(), "share_high": high.tolist()}
-    if total is not None:
-        low, high = count_intervals(*known, total, confidence)
-        found |= {"low": low.tolist(), "high": high.tolist()}
-    return found
-
-
-def _unidentifiable(recovery: Recovery) -> dict[str, list[Any]]:
-    """Per class, the classes with which only the sum is identifiable; empty if errors are unknown."""
-    if recovery.covariance is None or not recovery.status.ok:
-        return {}
-    others: list[list[int]] = [[] for _ in recovery.shares]
-    for group in unidentifiable(recovery):
-        for n in group:
-            others[n] = [other for other in group if other != n]
-    return {"not_identifiable_from": others, "confused_with": others}
-
-
-def _per_pass(finding: CaseFinding, counts: Tensor | None) -> list[int | None]:
-    """Counts of one full pass; None where an epoch was no full pass."""
-    plan = finding.case.plan
-    if counts is None or plan.total is None or plan.passes == 1:
-        return [None] * finding.case.auxiliary.classes
-    return list(round_to_total(counts / plan.total, plan.total // plan.passes).tolist())
-
-
-def _metrics(scored: Score | None, floor: Score | None) -> Metrics | None:
-    if scored is None or floor is None:
-        return None
-    return Metrics(
-        cacc=scored.cacc,
-        iacc=scored.iacc,
-        exact=scored.exact,
-        floor_cacc=floor.cacc,
-        floor_iacc=floor.iacc,
-    )
-
-
-def _notices(warnings: Sequence[FindingWarning], *, redact: bool) -> list[Notice]:
-    return [
-        Notice(code=w.code, text=w.redacted if redact and w.redacted is not None else w.text)
-        for w in warnings
-    ]
 
 
 def _inputs(finding: CaseFinding, *, redact: bool) -> dict[str, Input]:

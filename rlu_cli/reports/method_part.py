@@ -1,0 +1,123 @@
+"""One method's part of the report: counts, intervals, scores, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from rlu_cli.attacks import ATTACKS, COUNTS, SET
+from rlu_cli.audit.diagnostics import unidentifiable
+from rlu_cli.audit.finding import CaseFinding, MethodFinding
+from rlu_cli.audit.scoring import Score
+from rlu_cli.audit.warning import FindingWarning
+from rlu_cli.errors import printable
+from rlu_cli.numerics.intervals import count_intervals, share_intervals
+from rlu_cli.numerics.rounding import round_to_total
+from rlu_cli.reports.schema import (
+    ClassCount,
+    MethodResult,
+    Metrics,
+    Notice,
+    Result,
+)
+from rlu_cli.types import Recovery
+
+_LONG = 4096
+
+
+def method_part(finding: CaseFinding, found: MethodFinding, *, redact: bool) -> MethodResult:
+    recovery = found.recovery
+    return MethodResult(
+        method=found.method,
+        title=ATTACKS[found.method].title,
+        refused=found.refused,
+        chosen=found.chosen,
+        result=None if recovery is None else _result(finding, recovery, redact=redact),
+        metrics=_metrics(found.score, finding.floor),
+        diagnostics={} if recovery is None else dict(recovery.diagnostics),
+        warnings=notices(found.warnings, redact=redact),
+    )
+
+
+def _result(finding: CaseFinding, recovery: Recovery, *, redact: bool) -> Result:
+    names, present = finding.case.auxiliary.class_names, recovery.present
+    shares = recovery.shares.tolist()
+    counts = [None] * len(names) if recovery.counts is None else recovery.counts.tolist()
+    per_pass = _per_pass(finding, recovery.counts)
+    known = {**_bounds(finding, recovery), **_unidentifiable(recovery)}
+    rows = [
+        ClassCount(index=n, name=None, count=None, share=None)
+        if redact
+        else ClassCount(
+            index=n,
+            name=printable(names[n], _LONG),
+            count=counts[n],
+            share=shares[n],
+            per_pass=per_pass[n],
+            present=None if present is None else bool(present[n]),
+            **{name: values[n] for name, values in known.items()},
+        )
+        for n in range(len(names))
+    ]
+    return Result(
+        gives=COUNTS if present is None else SET,
+        counts=rows,
+        total=finding.case.plan.total,
+        passes=finding.case.plan.passes,
+        status=recovery.status.value,
+        ok=recovery.status.ok,
+    )
+
+
+def _bounds(finding: CaseFinding, recovery: Recovery) -> dict[str, list[Any]]:
+    """Intervals of shares and counts by field; nothing where the method does not know its error."""
+    if recovery.covariance is None:
+        return {}
+    confidence, total = finding.case.value("confidence"), finding.case.plan.total
+    known = recovery.shares, recovery.covariance
+    low, high = share_intervals(*known, confidence)
+    found = {"share_low": low.tolist(), "share_high": high.tolist()}
+    if total is not None:
+        low, high = count_intervals(*known, total, confidence)
+        found |= {"low": low.tolist(), "high": high.tolist()}
+    return found
+
+
+def _unidentifiable(recovery: Recovery) -> dict[str, list[Any]]:
+    """Per class, the classes with which only the sum is identifiable; empty if errors are unknown."""
+    if recovery.covariance is None or not recovery.status.ok:
+        return {}
+    others: list[list[int]] = [[] for _ in recovery.shares]
+    for group in unidentifiable(recovery):
+        for n in group:
+            others[n] = [other for other in group if other != n]
+    return {"not_identifiable_from": others, "confused_with": others}
+
+
+def _per_pass(finding: CaseFinding, counts: Tensor | None) -> list[int | None]:
+    """Counts of one full pass; None where an epoch was no full pass."""
+    plan = finding.case.plan
+    if counts is None or plan.total is None or plan.passes == 1:
+        return [None] * finding.case.auxiliary.classes
+    return list(round_to_total(counts / plan.total, plan.total // plan.passes).tolist())
+
+
+def _metrics(scored: Score | None, floor: Score | None) -> Metrics | None:
+    if scored is None or floor is None:
+        return None
+    return Metrics(
+        cacc=scored.cacc,
+        iacc=scored.iacc,
+        exact=scored.exact,
+        floor_cacc=floor.cacc,
+        floor_iacc=floor.iacc,
+    )
+
+
+def notices(warnings: Sequence[FindingWarning], *, redact: bool) -> list[Notice]:
+    return [
+        Notice(code=w.code, text=w.redacted if redact and w.redacted is not None else w.text)
+        for w in warnings
+    ]
