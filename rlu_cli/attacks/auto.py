@@ -30,7 +30,8 @@ def method_for(evidence: Evidence, *, buffers: bool, noise: bool) -> Choice:
         (
             not evidence.linear and evidence.lr_known,
             FOR_NONLINEAR,
-            "the client's update is not linear in its gradients; virtual clients train likewise",
+            "the client's update is not linear in its gradients, but virtual clients can train the "
+            "same way",
         ),
         (buffers, "fusion", "the BatchNorm buffers hold statistics of the client's batches"),
         (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlu_cli.attacks.method import learned_something
-from rlu_cli.numerics.fusion import Measurement, Sampling
+from rlu_cli.numerics.measurement import Measurement, Sampling
 from rlu_cli.numerics.output_means import class_means
 from rlu_cli.types import BatchMean, Evidence, Interpolation
 

@@ -83,7 +83,7 @@ def concerns(method: Method, evidence: Evidence, *, noise: bool) -> list[str]:
         "it assumes that no label repeats": not method.repeated and method.batch and several,
         "it assumes that the input of the output layer is never negative, but "
         f"{negative:.0%} of its size is": not method.any_activation and negative > _NEGATIVE,
-        f"it was made for a single step, but the client took {evidence.steps}": (
+        f"it was made for one step, but the client took {evidence.steps}": (
             not method.several_steps and evidence.steps > 1
         ),
         "it was made for untrained models, but this one gives the true class a mean probability of "

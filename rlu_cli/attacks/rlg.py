@@ -17,7 +17,7 @@ _RANK = 1e-5  # of the largest singular value: exceeds the rounding of float32 c
 
 
 def rlg(evidence: Evidence) -> Recovery:
-    """Classes c with r · v_c < 0 and r · v_j ≥ 0 for all j ≠ c, for some r: linearly separable.
+    """Linearly separable classes c: some r has r · v_c < 0 and r · v_j ≥ 0 for all j ≠ c.
 
     G_Wᵀ = P Σ V with V (k, N) orthonormal, k the smaller of K and the numerical rank. One linear
     programme per class, bounded here by |r_i| ≤ 1.

@@ -1,7 +1,7 @@
 """RLU: Chen & Vikalo, "Recovering Labels from Local Updates in Federated Learning", ICML 2024.
 
-Algorithm 1 solves for the label shares with the confidence averaged over both ends of the round;
-Algorithm 2 simulates the round with a guess and corrects the guess by what the simulation misses.
+Algorithm 1 solves for the label shares with the confidence averaged over both ends of the round.
+Algorithm 2 simulates the round with the estimate and corrects it by the discrepancy of the logits.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class RLU:
     """Label counts from one client's update (Algorithms 1 and 2).
 
     draws       M, Monte-Carlo samples per class
-    iterations  T, most passes of the posterior search; None: 10 as printed, or until settled
-    search      "checked": a move is kept only when the simulated round comes closer, until none
-                does; "printed": Algorithm 2 as it stands; "none": Algorithm 1 alone
+    iterations  T, maximum passes of the posterior search; None: 10 for "printed", as in B.2.2, and
+                until convergence for "checked"
+    search      "checked": keep a move only if the discrepancy falls, until none does; "printed":
+                Algorithm 2 as printed; "none": Algorithm 1 alone
     seed        of the base noise
     """
 
@@ -47,7 +48,7 @@ class RLU:
     seed: int = 0
 
     def __call__(self, evidence: Evidence) -> Recovery:
-        # (1) S before and after the round, by Monte Carlo with the same noise (Eqs. 7, 8).
+        # (1) S before and after the round, by Monte Carlo with common noise (Eqs. 7, 8).
         before = self._logits(evidence, evidence.before)
         after = self._logits(evidence, evidence.after)
         start, end = before.confidence(), after.confidence()
@@ -55,11 +56,11 @@ class RLU:
         share = end_share(evidence.weights)
         confidence = start * (1 - share) + end * share
         solution = label_shares(confidence, evidence.signal, evidence.smoothing)
-        # (3) Whole labels summing to K; without |B|, a fine grid stands in for them.
+        # (3) Integer counts summing to K; if |B| is unknown, to a number fine enough.
         total = labels_to_give(evidence)
         counts = round_to_total(solution.shares, total)
         trace = Trace(counts, Status.SOLVED)
-        # (4) Posterior search, when there are intermediate steps to guess.
+        # (4) Posterior search, if the round has intermediate states.
         if evidence.steps > 1 and self.search != "none" and solution.status.ok:
             observed = (after.moments.mean - before.moments.mean).mean(0).double().cpu()
             ends = [
@@ -96,20 +97,21 @@ class RLU:
 
 
 def end_share(weights: Tensor) -> float:
-    """How far between both ends of the round S lies, as the update sees it: 0 at the start.
+    """Weight of the end of the round in S = (1 - share) S_start + share S_end, 0…1.
 
-    weights  (m + 1, m) in-round weights, the last row ρ. Under equal gradients state τ has come the
-             share Σ_i weights[τ, i] / Σ_i ρ_i of the way; a step is met halfway, and counts ρ.
+    weights  (m + 1, m) in-round weights, the last row ρ. With equal gradients state τ is at the
+             fraction Σ_i weights[τ, i] / Σ_i ρ_i of the round. Every step is evaluated at its
+             midpoint and weighted by ρ.
 
-    Paper note: Algorithm 1 averages both ends, whatever the scheme. That is what this gives for
-    plain SGD; a proximal term comes far early and counts the late steps, momentum the reverse.
+    Paper note: Algorithm 1 averages both ends under every scheme, which is right for plain SGD. A
+    proximal term moves far early and gives the late steps more weight; momentum does the reverse.
     """
     if weights.shape[1] == 1:
         return 0.0
     rho = weights[-1]
-    way = weights.sum(1) / rho.sum()
-    halfway = (way[:-1] + way[1:]) / 2
-    return float((rho * halfway).sum() / rho.sum())
+    position = weights.sum(1) / rho.sum()
+    midpoints = (position[:-1] + position[1:]) / 2
+    return float((rho * midpoints).sum() / rho.sum())
 
 
 def _weighting_loss(evidence: Evidence, shares: Tensor) -> float | None:
@@ -129,7 +131,7 @@ def erroneous_confidence(confidence: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a search did: the counts it ended with, and the discrepancy at both ends."""
+    """Result of a search: final counts (N,), status, passes, first and last discrepancy."""
 
     counts: Tensor
     status: Status
@@ -139,10 +141,11 @@ class Trace:
 
 
 class _Simulation:
-    """The round replayed with guessed counts, against what the checkpoints show.
+    """Simulation of the round under trial counts, compared with the observed logits.
 
+    logits    Monte-Carlo logits of the global model
     observed  (N,) change of the mean logits over the round, averaged over the classes
-    ends      (2, N) counts that Δb gives with the confidence of either end of the round
+    ends      (2, N) counts from Δb with the confidence of either end of the round
     """
 
     def __init__(
@@ -155,13 +158,13 @@ class _Simulation:
         self._logits = logits
         self._rate = evidence.lr * gain
         self._weights = evidence.weights
-        self._drift = offset_shifts(evidence.offset, embedding, biased=evidence.biased)
+        self._offset_shift = offset_shifts(evidence.offset, embedding, biased=evidence.biased)
         self._smoothing = evidence.smoothing
         self._observed = observed
         self._low, self._high = ends.amin(0), ends.amax(0)
 
     def allows(self, counts: Tensor, trial: Tensor) -> bool:
-        """Whether Δb leaves room for a move: the better part of it lies between the two ends."""
+        """Whether Δb permits a move: its midpoint lies between the counts of both ends."""
         middle = (counts + trial) / 2
         moved = counts != trial
         return bool(((middle >= self._low) & (middle <= self._high))[moved].all())
@@ -169,52 +172,55 @@ class _Simulation:
     def discrepancy(self, per_step: Tensor) -> Tensor:
         """d_j = Σ_n (μ̂_{n,j} - μ_{n,j}) after the last step, (N,).
 
-        per_step  (N,) labels of each class in each step, g
+        per_step  (N,) labels per class and step, g
         """
         mix = per_step.double() * self.steps / self.total
         shift = simulated_shift(
-            self._logits, mix, self._weights, self._rate, self._drift, self._smoothing
+            self._logits, mix, self._weights, self._rate, self._offset_shift, self._smoothing
         )
         return (shift - self._observed) * len(mix)
 
 
 def _printed(simulation: _Simulation, counts: Tensor, iterations: int | None) -> Trace:
-    """Algorithm 2 as printed: T moves of m labels, whether they help or not.
+    """Algorithm 2 as printed: T moves of m labels, without a test.
 
-    Paper note: a class gives up at most the labels it has, so that counts stay ≥ 0.
+    Paper note: a class loses at most the labels it has, so that counts stay ≥ 0.
     """
     first = last = None
     passes = PRINTED_ITERATIONS if iterations is None else iterations
     for _ in range(passes):
-        gap = simulation.discrepancy(counts // simulation.steps)
-        last = float(gap.abs().sum())
+        differences = simulation.discrepancy(counts // simulation.steps)
+        last = float(differences.abs().sum())
         first = last if first is None else first
-        donor, taker = int(gap.argmax()), int(gap.argmin())
+        donor, taker = int(differences.argmax()), int(differences.argmin())
         counts = _moved(counts, donor, taker, simulation.steps)
     return Trace(counts, Status.STOPPED, passes, first, last)
 
 
 def _checked(simulation: _Simulation, counts: Tensor, iterations: int | None) -> Trace:
-    """Algorithm 2 with every move tested: it stays only when D = Σ_j |d_j| falls.
+    """Algorithm 2 with a test of every move: it is kept only if D = Σ_j |d_j| falls.
 
-    Ends by itself, since D falls with every move and there are finitely many counts; fewer
-    `iterations` than that leave it unsettled.
+    Terminates, since D falls with every move and there are finitely many counts; the status is
+    UNSETTLED if `iterations` is reached before.
 
-    Paper note: the print neither tests a move nor keeps g = N/m unrounded, and so makes good
-    answers worse; the base noise is the same for every guess, so that D compares them fairly. D
-    also falls by moves that answer for changes of the embedding, not of the counts; where both
-    ends of the round agree on the counts, as on an untrained LeNet-5, there is nothing to move.
+    Paper note: the printed algorithm neither tests a move nor keeps g = N/m unrounded, and so makes
+    good estimates worse. The base noise is the same for all trial counts, so their D are
+    comparable. Some moves lower D by compensating changes of the embedding instead of the counts.
+    Moves are therefore limited to the range between the counts of both ends of the round; if both
+    agree, as on an untrained LeNet-5, nothing is moved.
     """
-    gap = simulation.discrepancy(counts / simulation.steps)
-    first = last = float(gap.abs().sum())
+    differences = simulation.discrepancy(counts / simulation.steps)
+    first = last = float(differences.abs().sum())
     passes = 0
     while iterations is None or passes < iterations:
         passes += 1
-        trial = _moved(counts, int(gap.argmax()), int(gap.argmin()), simulation.steps)
+        trial = _moved(
+            counts, int(differences.argmax()), int(differences.argmin()), simulation.steps
+        )
         if torch.equal(trial, counts) or not simulation.allows(counts, trial):
             return Trace(counts, Status.SETTLED, passes, first, last)
-        gap = simulation.discrepancy(trial / simulation.steps)
-        closer = float(gap.abs().sum())
+        differences = simulation.discrepancy(trial / simulation.steps)
+        closer = float(differences.abs().sum())
         if closer >= last:
             return Trace(counts, Status.SETTLED, passes, first, last)
         counts, last = trial, closer

@@ -18,38 +18,38 @@ RANDOM = 2  # the label of random images among the dummies
 def zlg(evidence: Evidence) -> Recovery:
     """N_c = K (p̄_c - Σ_l G_W[c, l] / Ō), with p̄ and Ō from random noise inputs.
 
-    p̄ (N,) mean softmax, Ō mean of Σ_l e_l. Where Ō is near 0, as after Tanh, it breaks.
+    p̄ (N,) is the mean softmax, Ō the mean of Σ_l e_l. Fails if Ō is near 0, as after Tanh.
     """
-    return _solve(evidence, [_noise(seen) for seen in dummy_ends(evidence)])
+    return _solve(evidence, [_noise(outputs) for outputs in dummy_ends(evidence)])
 
 
 def zlg_plus(evidence: Evidence) -> Recovery:
-    """ZLG with p̄ and Ō from auxiliary images, over several steps the mean of both ends.
+    """ZLG with p̄ and Ō from auxiliary images; with several steps, the mean over both ends.
 
-    Paper note: p̄_c averages over all images, as the method's own paper has it; the code released
+    Paper note: p̄_c is the mean over all images, as in the method's own paper; the code released
     with RLU averages p_c over class c alone.
     """
     return _solve(evidence, list(ends(evidence)))
 
 
-def means(seen: Outputs) -> tuple[Tensor, Tensor]:
+def means(outputs: Outputs) -> tuple[Tensor, Tensor]:
     """p̄ (N,) and Ō (), the mean softmax and the mean of Σ_l e_l."""
-    return seen.probabilities.mean(0), embedding_sums(seen).mean()
+    return outputs.probabilities.mean(0), embedding_sums(outputs).mean()
 
 
-def _solve(evidence: Evidence, seen: list[Outputs]) -> Recovery:
-    confidence, size = (mean_of(list(part)) for part in zip(*map(means, seen), strict=True))
+def _solve(evidence: Evidence, outputs: list[Outputs]) -> Recovery:
+    confidence, size = (mean_of(list(part)) for part in zip(*map(means, outputs), strict=True))
     found = confidence - evidence.gradient.weight.sum(1) / size
     return shared(evidence, found, embedding_sum=float(size))
 
 
 def _noise(dummies: Outputs) -> Outputs:
-    random = dummies.labels == RANDOM
+    is_random = dummies.labels == RANDOM
     return replace(
         dummies,
-        embeddings=dummies.embeddings[random],
-        logits=dummies.logits[random],
-        labels=dummies.labels[random],
+        embeddings=dummies.embeddings[is_random],
+        logits=dummies.logits[is_random],
+        labels=dummies.labels[is_random],
     )
 
 

@@ -1,1 +1,1 @@
-"""One case → one finding: run the attacks, diagnose, score, pool rounds, expected accuracy."""
+"""One case → one finding: attacks, diagnostics, scores, joint estimate, expected accuracy."""

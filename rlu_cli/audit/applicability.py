@@ -1,4 +1,4 @@
-"""Which methods can be used on a case, and why the others cannot."""
+"""Which methods can be used on a case, and why others cannot."""
 
 from __future__ import annotations
 
@@ -18,25 +18,23 @@ from rlu_cli.types import Evidence, Observation
 def _no_interpolation(case: Case) -> str | None:
     nonlinear = case.training.nonlinear
     if nonlinear and not case.pair.steps:
-        return f"it would need BatchNorm buffers that moved: {nonlinear}"
+        return f"it needs BatchNorm buffers that moved: {nonlinear}"
     return None
 
 
 def _no_virtual_clients(case: Case) -> str | None:
     if is_noise(case.auxiliary):
-        return "it trains virtual clients on labelled images, and there are none"
+        return "it trains virtual clients, which needs labelled images"
     return None
 
 
 def _no_population(case: Case) -> str | None:
     if case.training.scheme.remembers or case.velocity:
-        return (
-            "virtual clients start afresh, and this one carries something over from earlier rounds"
-        )
+        return "it trains virtual clients, which have no state from earlier rounds as this one has"
     return _no_virtual_clients(case)
 
 
-# Why an observation cannot be made in a case; None where it can.
+# Why an observation cannot be computed for a case; None if it can.
 UNAVAILABLE: Mapping[Observation[Any], Callable[[Case], str | None]] = {
     INTERPOLATION: _no_interpolation,
     VIRTUAL_POPULATION: _no_population,
@@ -45,18 +43,18 @@ UNAVAILABLE: Mapping[Observation[Any], Callable[[Case], str | None]] = {
 
 
 def refusal(name: str, case: Case) -> str | None:
-    """Why a method cannot be used on a case at all; None when it can."""
+    """Why a method cannot be used on a case; None if it can."""
     method = ATTACKS[name]
     if case.training.nonlinear and not method.any_optimiser:
         return case.training.nonlinear
     if not case.training.lr_known and method.needs_lr:
-        return "it needs the learning rate: --lr"
+        return "it needs the learning rate (--lr)"
     reasons = (check(case) for need, check in UNAVAILABLE.items() if need in method.needs)
     return next((reason for reason in reasons if reason is not None), None)
 
 
 def require_any(case: Case, methods: tuple[str, ...]) -> None:
-    """Raises UsageError E108 or E109 when no method can be used."""
+    """Raise UsageError E108 or E109 if none of the methods can be used."""
     reasons = [refusal(name, case) for name in methods]
     if None in reasons:
         return
@@ -70,12 +68,15 @@ def require_any(case: Case, methods: tuple[str, ...]) -> None:
     )
 
 
-def refuse_noise_on_trained(case: Case, evidence: Evidence, figures: Mapping[str, Any]) -> None:
-    """Raises InputError E225 when noise stands in for images and the model is trained."""
-    if is_noise(case.auxiliary) and is_plainly_trained(evidence.before, figures):
+def refuse_noise_on_trained(case: Case, evidence: Evidence, diagnostics: Mapping[str, Any]) -> None:
+    """Raise InputError E225 if the auxiliary images are noise and the model is trained.
+
+    diagnostics  of the update, as `update_diagnostics` returns them
+    """
+    if is_noise(case.auxiliary) and is_plainly_trained(evidence.before, diagnostics):
         raise InputError(
             "E225",
-            "the global model is trained: noise images cannot stand in for auxiliary ones",
-            why="its confidence depends on the class of the image",
-            hint="give labelled images with --aux DIR; five a class are enough to start",
+            "noise cannot replace auxiliary images: the global model is trained",
+            why="the outputs of a trained model depend on the class of the image",
+            hint="give labelled images with --aux DIR; five per class are enough to start",
         )

@@ -16,7 +16,7 @@ from rlu_cli.audit.diagnostics import (
     estimate_warnings,
     identifiability_warnings,
     method_warnings,
-    update_figures,
+    update_diagnostics,
     update_warnings,
 )
 from rlu_cli.audit.finding import CaseFinding, MethodFinding
@@ -49,10 +49,11 @@ def attack(
 ) -> CaseFinding:
     """Recover the label counts of one client by each of `methods`.
 
-    cache     shared by the clients of one global model, which is then run once
-    progress  called with what is going on
+    cache     share it between clients of one global model to evaluate the model only once
+    progress  progress callback
 
-    Raises UsageError E108, E109 when every method refuses the case.
+    Raises UsageError E108 or E109 if no method can be used, InputError E225 for noise images on a
+    trained model.
     """
     if AUTO_METHOD not in methods:
         require_any(case, methods)
@@ -67,8 +68,8 @@ def attack(
     require_any(case, methods)
     needs = {need for m in methods if refusal(m, case) is None for need in ATTACKS[m].needs}
     evidence = observe(Scene(case, model, config, evidence, progress), needs)
-    figures = update_figures(case, evidence)
-    refuse_noise_on_trained(case, evidence, figures)
+    diagnostics = update_diagnostics(case, evidence)
+    refuse_noise_on_trained(case, evidence, diagnostics)
     found = tuple(replace(_run(n, case, evidence), chosen=chosen.get(n)) for n in methods)
     return CaseFinding(
         case=case,
@@ -77,9 +78,9 @@ def attack(
         hypotheses=ranked,
         evidence_width=evidence.update.weight.shape[1],
         biased=evidence.biased,
-        diagnostics=figures,
+        diagnostics=diagnostics,
         assumptions=tuple(assumptions(case, config.batch, training=config.training)),
-        warnings=(*update_warnings(case, figures), *rate_warnings(case, found)),
+        warnings=(*update_warnings(case, diagnostics), *rate_warnings(case, found)),
         methods=found,
         floor=None if case.truth is None else uniform_floor(case.truth),
     )
@@ -88,9 +89,9 @@ def attack(
 def _select_model(
     case: Case, learned: Head
 ) -> tuple[tuple[ModelHypothesis, ...], nn.Module, ForwardConfig]:
-    """The hypotheses with the best fit first, its model, and how that is run.
+    """The hypotheses, best first; the model of the best; and its forward config.
 
-    learned  the update of the output layer without the gradient-free offset
+    learned  update of the output layer without the gradient-free offset
     """
     first, classes = case.hypotheses[0], case.auxiliary.classes
     model = first.build(case.pair.before, classes)
@@ -105,7 +106,7 @@ def _select_model(
 def _chosen(
     case: Case, evidence: Evidence, methods: tuple[str, ...]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The methods with `auto` replaced by the one for this case, and why that one."""
+    """The methods with `auto` replaced by its choice for this case, and the reason for it."""
     if AUTO_METHOD not in methods:
         return methods, {}
     choice = method_for(evidence, buffers=bool(case.pair.steps), noise=is_noise(case.auxiliary))
@@ -114,6 +115,7 @@ def _chosen(
 
 
 def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
+    """Run one method, score its counts and collect its warnings."""
     reason = refusal(name, case)
     if reason is not None:
         return MethodFinding(name, None, None, (), reason)
@@ -134,11 +136,14 @@ def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
 def _with_inferred(
     case: Case, selected: ModelHypothesis, found: Sequence[MethodFinding], *, training: bool
 ) -> dict[str, Setting]:
-    """The settings, completed by what was read from keys, shapes and the embedding check."""
+    """The settings, completed with values inferred from the files.
+
+    training  whether the models were evaluated in training mode
+    """
     settings = dict(case.settings)
     settings.setdefault("model", Setting(selected.model, "keys and shapes"))
     if not case.training.lr_known and case.training.nonlinear is None:
-        settings["lr"] = inferred_rate(found, asked=case.value("lr") == INFER)
+        settings["lr"] = inferred_rate(found, accept_any=case.value("lr") == INFER)
     given = case.value("model_args") or {}
     if dict(selected.arguments) != given:
         source = "embedding check" if len(case.hypotheses) > 1 else "default"

@@ -1,6 +1,6 @@
-"""Figures that need no truth, and a sentence for each that is off.
+"""Diagnostics without ground truth, with a warning for each one out of range.
 
-What each one proves and does not is in `docs/diagnostics.md`.
+`docs/diagnostics.md` says what each one proves and what it does not.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _WEIGHTING_LOSS = 0.02
 _ROUNDING_LIMIT = 0.05
 _COSINE = 0.8
 _NORM_RATIO = 1.25
-_GROUPS_SAID = 5  # groups of classes that a sentence lists
-_NOISE_COSINE, _NOISE_RATIO = 0.8, 2.0  # untrained models: 0.85 and more, 1.2 and less
+_GROUPS_LISTED = 5  # groups of classes in a warning
+_NOISE_COSINE, _NOISE_RATIO = 0.8, 2.0  # untrained models have ≥ 0.85 and ≤ 1.2
 _ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, None: 2.0**-24}
 
 
-def update_figures(case: Case, evidence: Evidence) -> dict[str, Any]:
-    """Figures of the update, what is known of the scheme's drift removed, before any estimate."""
+def update_diagnostics(case: Case, evidence: Evidence) -> dict[str, Any]:
+    """Diagnostics of the update, without the gradient-free offset; they need no estimate."""
     update = evidence.learned
     assert update.bias is not None
     cosine, ratio = embedding_fit(update, evidence.before, evidence.after)
@@ -54,14 +54,14 @@ def update_figures(case: Case, evidence: Evidence) -> dict[str, Any]:
 
 
 def relative_sum(update: Tensor) -> float:
-    """|Σ over classes| as a share of Σ| |, for all columns together."""
+    """Σ_l |Σ_c u_cl| / Σ |u_cl| of an update u (N, L), 0 if every column sums to zero."""
     return float(update.sum(0).abs().sum() / update.abs().sum())
 
 
 def rounding_share(case: Case, part: str) -> float:
-    """How large the files' rounding of a part of the output layer is beside its update.
+    """Rounding error of the files over the update of one part of the output layer, in magnitude.
 
-    part  "weight" or "bias"; 0 where it is missing or did not move
+    part  "weight" or "bias"; the result is 0 if it is missing or did not move
     """
     narrow = next((c.narrow for c in case.pair if c.narrow), None)
     before, after = (getattr(head, part) for head in case.pair.heads)
@@ -72,26 +72,29 @@ def rounding_share(case: Case, part: str) -> float:
 
 
 def _accuracy(case: Case, outputs: Outputs) -> float | None:
+    """Accuracy on the auxiliary images; None for noise."""
     if is_noise(case.auxiliary):
         return None
     return float((outputs.logits.argmax(1) == outputs.labels).double().mean())
 
 
-def update_warnings(case: Case, figures: Mapping[str, Any]) -> list[FindingWarning]:
-    """A sentence for every figure of the update that is off."""
+def update_warnings(case: Case, diagnostics: Mapping[str, Any]) -> list[FindingWarning]:
+    """A warning for every diagnostic of the update that is out of range."""
     sums = {"bias updates": "bias_sum", "columns of the weight update": "weight_column_sum"}
     rounding = {"bias_sum": "bias_rounding", "weight_column_sum": "weight_rounding"}
     found = [
         FindingWarning(
             "W301",
-            f"the {name} do not sum to zero over the classes ({figures[key]:.1%} of their size): "
-            "weight decay, noise, sparsification, clipping by value, Adam or a loss that is no "
-            "softmax was at work, and the counts may be off",
+            f"the {name} do not sum to zero over the classes ({diagnostics[key]:.1%} of their "
+            "magnitude), so the counts may be wrong: the client used weight decay that was not "
+            "given, noise, sparsification, clipping by value, Adam, or a loss other than softmax "
+            "cross-entropy",
         )
         for name, key in sums.items()
-        if figures[key] is not None and figures[key] > _SUM_TOLERANCE + 4 * figures[rounding[key]]
+        if diagnostics[key] is not None
+        and diagnostics[key] > _SUM_TOLERANCE + 4 * diagnostics[rounding[key]]
     ]
-    coarse = figures["bias_rounding"] or figures["weight_rounding"]
+    coarse = diagnostics["bias_rounding"] or diagnostics["weight_rounding"]
     if coarse > _ROUNDING_LIMIT:
         found.append(
             FindingWarning(
@@ -100,74 +103,74 @@ def update_warnings(case: Case, figures: Mapping[str, Any]) -> list[FindingWarni
                 "for exact counts",
             )
         )
-    return found + _embedding_warnings(case, figures) + _step_warnings(case, figures)
+    return found + _embedding_warnings(case, diagnostics) + _step_warnings(case, diagnostics)
 
 
-def _embedding_warnings(case: Case, figures: Mapping[str, Any]) -> list[FindingWarning]:
-    cosine, ratio = figures["embedding_cosine"], figures["embedding_norm_ratio"]
+def _embedding_warnings(case: Case, diagnostics: Mapping[str, Any]) -> list[FindingWarning]:
+    cosine, ratio = diagnostics["embedding_cosine"], diagnostics["embedding_norm_ratio"]
     off = cosine < _COSINE or not 1 / _NORM_RATIO < ratio < _NORM_RATIO
     if is_noise(case.auxiliary) or not off:
         return []
     return [
         FindingWarning(
             "W303",
-            f"the embedding that the update implies fits the auxiliary images' poorly (cosine "
-            f"{cosine:.2f}, norm ratio {ratio:.2f}): the activation, the input scaling or the "
-            "images may not be the client's, or the model is trained and the client's classes "
-            "few",
+            "the embedding implied by the update differs from that of the auxiliary images "
+            f"(cosine {cosine:.2f}, norm ratio {ratio:.2f}): the activation, the input scaling or "
+            "the images may differ from the client's, or the model is trained and the client has "
+            "few classes",
         )
     ]
 
 
-def _step_warnings(case: Case, figures: Mapping[str, Any]) -> list[FindingWarning]:
-    counted = figures["batchnorm_steps"]
+def _step_warnings(case: Case, diagnostics: Mapping[str, Any]) -> list[FindingWarning]:
+    counted = diagnostics["batchnorm_steps"]
     if counted is None or counted == case.plan.steps:
         return []
     if counted == 0:
         text = (
-            "BatchNorm counters did not move: the client trained with frozen statistics (then "
-            "--mode eval), or the counters were reset or kept at home"
+            "BatchNorm counters did not move: the client trained with frozen statistics (if so, "
+            "give --mode eval), or the counters were reset or not sent"
         )
     else:
         text = (
-            f"BatchNorm counters show {counted} steps, the settings {case.plan.steps}: "
+            f"BatchNorm counters show {counted} steps, the settings give {case.plan.steps}: "
             f"if the counters are right, give --epochs {counted} (or --samples for full passes)"
         )
     return [FindingWarning("W304", text)]
 
 
 def check_informative(recovery: Recovery) -> Recovery:
-    """The recovery, its status UNINFORMED where its own error says that it tells nothing."""
+    """The recovery, with status UNINFORMATIVE if by its own error it beats no uniform guess."""
     if recovery.covariance is None or not recovery.status.ok:
         return recovery
-    found = recovery.shares if recovery.unconstrained is None else recovery.unconstrained
-    if not uninformative(recovery.shares, found, recovery.covariance):
+    free = recovery.shares if recovery.unconstrained is None else recovery.unconstrained
+    if not uninformative(recovery.shares, free, recovery.covariance):
         return recovery
     return replace(recovery, status=Status.UNINFORMATIVE)
 
 
 def unidentifiable(recovery: Recovery) -> tuple[tuple[int, ...], ...]:
-    """Groups of classes that the evidence tells together and not apart; none where nobody knows."""
+    """Groups of classes for which only the sum is identifiable; empty if the error is unknown."""
     if recovery.covariance is None or not recovery.status.ok:
         return ()
     return unidentifiable_groups(recovery.shares, recovery.covariance)
 
 
 def identifiability_warnings(recovery: Recovery, names: Sequence[str]) -> list[FindingWarning]:
-    """A sentence on the classes that are told together and not apart, with their names."""
+    """A warning that names the classes for which only the sum is identifiable."""
     groups = unidentifiable(recovery)
     if not groups:
         return []
-    said = "; ".join(
-        f"{_listed(group, names)} are {float(recovery.shares[list(group)].sum()):.1%} together"
-        for group in groups[:_GROUPS_SAID]
+    listed = "; ".join(
+        f"{_listed(group, names)} sum to {float(recovery.shares[list(group)].sum()):.1%}"
+        for group in groups[:_GROUPS_LISTED]
     )
-    more = f"; and {len(groups) - _GROUPS_SAID} more groups" * (len(groups) > _GROUPS_SAID)
+    more = f"; and {len(groups) - _GROUPS_LISTED} more groups" * (len(groups) > _GROUPS_LISTED)
     classes = sum(map(len, groups))
-    why = "how that splits among them the evidence does not tell"
-    text = f"classes that cannot be told from one another: {said}{more}; {why}"
-    hidden = f"{classes} classes, in {len(groups)} groups, cannot be told from one another"
-    return [FindingWarning("W321", text, f"{hidden}: only the sum of each group is told")]
+    only = "only the sum of each group is identifiable"
+    text = f"{only}: {listed}{more}"
+    hidden = f"{only}: {classes} classes in {len(groups)} group{'s' * (len(groups) > 1)}"
+    return [FindingWarning("W321", text, hidden)]
 
 
 def _listed(group: Sequence[int], names: Sequence[str], limit: int = 6) -> str:
@@ -180,42 +183,47 @@ def _listed(group: Sequence[int], names: Sequence[str], limit: int = 6) -> str:
 def estimate_warnings(
     recovery: Recovery, wanted_draws: int, sizes: Sequence[int] | None
 ) -> list[FindingWarning]:
-    """A sentence for every figure of the estimate that is off."""
-    figures = recovery.diagnostics
+    """A warning for every diagnostic of an estimate that is out of range.
+
+    wanted_draws  Monte-Carlo draws in the settings
+    sizes         (m,) batch sizes; None if |B| is unknown
+    """
+    diagnostics = recovery.diagnostics
     found = []
     if not recovery.status.ok:
         found.append(FindingWarning("W310", recovery.status.value))
-    if figures.get("residual", 0.0) > _RESIDUAL:
+    if diagnostics.get("residual", 0.0) > _RESIDUAL:
         found.append(
             FindingWarning(
                 "W311",
-                f"the best shares leave {figures['residual']:.0%} of the bias update unexplained: "
-                "the learning rate may be larger than given, or the update is not plain training "
-                "(a rate given too large leaves no such trace)",
+                f"{diagnostics['residual']:.0%} of the bias update remains unexplained: the "
+                "learning rate may be larger than given, or the client did not train as "
+                "described (a learning rate given too large is not detected)",
             )
         )
-    if figures.get("condition", 0.0) > _CONDITION:
+    if diagnostics.get("condition", 0.0) > _CONDITION:
         found.append(
             FindingWarning(
                 "W312",
-                f"the model is well trained (condition {figures['condition']:.0f}): small errors "
-                "in its confidence become large errors in the counts",
+                f"the model is well trained (condition {diagnostics['condition']:.0f}): small "
+                "errors in its confidence cause large errors in the counts",
             )
         )
-    loss = figures.get("weighting_loss")
+    loss = diagnostics.get("weighting_loss")
     if loss is not None and (loss > _WEIGHTING_LOSS or _short(sizes)):
         found.append(FindingWarning("W314", _weighting(loss, sizes)))
-    if figures.get("draws", wanted_draws) < wanted_draws:
+    if diagnostics.get("draws", wanted_draws) < wanted_draws:
         found.append(
             FindingWarning(
-                "W313", f"{figures['draws']:,} draws instead of {wanted_draws:,}, to bound work"
+                "W313",
+                f"{diagnostics['draws']:,} draws instead of {wanted_draws:,}, to limit computation",
             )
         )
     return found
 
 
 def no_expected_accuracy(problem: RluError) -> FindingWarning:
-    """Why the expected accuracy that was asked for could not be estimated."""
+    """The warning that the requested expected accuracy could not be estimated, with the reason."""
     return FindingWarning(
         "W330",
         f"no expected accuracy from virtual clients: {problem.message} ({problem.code})",
@@ -224,56 +232,65 @@ def no_expected_accuracy(problem: RluError) -> FindingWarning:
 
 
 def method_warnings(title: str, sentences: Sequence[str]) -> list[FindingWarning]:
-    """What a method takes for granted and does not find here, or says of its answer."""
+    """Warnings on assumptions of a method that the case violates, and on its result."""
     return [FindingWarning(OF_METHOD, f"{title}: {sentence}") for sentence in sentences]
 
 
 def _weighting(loss: float, sizes: Sequence[int] | None) -> str:
-    """Why even a perfect reading of the update misses some labels."""
+    """Why unequal weights cause errors even if the weighted counts are recovered exactly.
+
+    loss  expected iAcc lost by it
+    """
     cause = (
-        f"the last batch of a pass holds {min(sizes)} of {max(sizes)} images, and each of its "
-        "labels counts as many times more"
+        f"the last batch of a pass has {min(sizes)} instead of {max(sizes)} images, so each of its "
+        "labels weighs more in the update"
         if sizes is not None and _short(sizes)
-        else "the steps of the round count unequally in the update"
+        else "the steps of the round have unequal weights in the update"
     )
-    return f"{cause}: about {loss:.1%} of the labels are lost to this alone"
+    return f"{cause}: this alone costs about {loss:.1%} of the labels"
 
 
 def _short(sizes: Sequence[int] | None) -> bool:
-    """Whether a batch holds under half of what the others do."""
+    """Whether the smallest batch has less than half the images of the largest."""
     return sizes is not None and 2 * min(sizes) < max(sizes)
 
 
 def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
-    """What the answer takes for granted, the meaning of an epoch first."""
-    lines = _steps_said(case)
+    """The assumptions behind the result, in sentences, that on epochs first.
+
+    batch     batch size of the training-mode passes
+    training  whether the models were evaluated in training mode
+    """
+    lines = _epochs_assumed(case)
     if case.plan.batch_sizes is None:
         lines.append("no batch size: shares only; give --batch-size for counts")
         also = " and training-mode passes" * training
-        lines.append(f"intervals{also} as of batches of {batch}, since |B| is not known")
+        lines.append(f"intervals{also} assume batches of {batch}, because |B| is unknown")
         lines += ["not scored: without --batch-size there are no counts"] * (case.truth is not None)
     narrow = sorted({c.narrow for c in case.pair if c.narrow})
-    lines += [f"checkpoints in {name}, widened to float32" for name in narrow]
+    lines += [f"checkpoints in {name}, converted to float32" for name in narrow]
     lines += [*case.notes, *case.history.notes]
     if case.training.recursion.momentum:
         found = case.velocity is not None
         lines.append(
-            "the momentum buffer found in the files enters as drift"
+            "the momentum buffer in the files is modelled as part of the gradient-free offset"
             if found
-            else "momentum taken as reset at the start of the round"
-            + " (the buffer in the client's file is from its end)" * bool(case.pair.after.momentum)
+            else "momentum assumed reset at the start of the round"
+            + " (the buffer in the client's file is from the end of the round)"
+            * bool(case.pair.after.momentum)
         )
     names = case.auxiliary.class_names
     lines.append(f"class order: {_shortened(names)}")
     return lines + list(case.auxiliary.notes)
 
 
-def _steps_said(case: Case) -> list[str]:
-    """How many steps there were, where nobody said so, or not whether an epoch is a full pass."""
+def _epochs_assumed(case: Case) -> list[str]:
+    """The number of steps if it was inferred, or if an epoch was assumed to be one batch."""
     source, plan = case.settings["epochs"].source, case.plan
     if not source.startswith(INFERRED):
         return [plan.assumed] if plan.assumed else []
-    return [f"{plan.steps} steps {source}{'; for full passes give --samples' * bool(plan.assumed)}"]
+    hint = ". If clients make full passes over their data, add --samples N." * bool(plan.assumed)
+    return [f"{plan.steps} steps {source}{hint}"]
 
 
 def _shortened(names: Sequence[str], limit: int = 12) -> str:
@@ -284,22 +301,22 @@ def _shortened(names: Sequence[str], limit: int = 12) -> str:
 
 
 def label(index: int, name: str, limit: int = 40) -> str:
-    """A class as a reader sees it: its index, and its name where that says more."""
+    """How a class is displayed: its index, and its name if that differs."""
     return str(index) if name == str(index) else f"{index} {printable(name, limit)}"
 
 
-def is_plainly_trained(noise: Outputs, figures: Mapping[str, Any]) -> bool:
-    """Whether the global model tells classes apart, so that noise cannot stand in for images.
+def is_plainly_trained(noise: Outputs, diagnostics: Mapping[str, Any]) -> bool:
+    """Whether the global model is trained, so that noise cannot replace auxiliary images.
 
-    noise    what it makes of noise images
-    figures  of the update, its implied embedding compared with that of noise
+    noise        outputs of the global model on noise images
+    diagnostics  of the update; its implied embedding is compared with that of noise
 
-    Below 85 % of the greatest possible entropy, the softmax of single images is a decision. Many a
-    trained model decides nothing on noise; but then the client's images have other embeddings.
+    A mean softmax entropy below 85 % of the maximum shows a trained model. Many trained models stay
+    above it on noise, but then the client's images have other embeddings than noise.
     """
-    if figures["embedding_cosine"] < _NOISE_COSINE:
+    if diagnostics["embedding_cosine"] < _NOISE_COSINE:
         return True
-    if figures["embedding_norm_ratio"] > _NOISE_RATIO:
+    if diagnostics["embedding_norm_ratio"] > _NOISE_RATIO:
         return True
     probability = torch.softmax(noise.logits.double(), 1)
     entropy = -(probability * probability.clamp_min(1e-300).log()).sum(1).mean()

@@ -1,4 +1,4 @@
-"""How well a method does on this very model: it is tried on virtual clients with known labels."""
+"""Expected accuracy of a method on one global model, from virtual clients with known labels."""
 
 from __future__ import annotations
 
@@ -38,37 +38,41 @@ from rlu_cli.types import Auxiliary, ProgressCallback, Setting
 
 @dataclass(frozen=True)
 class Trial:
-    """A method's answer for one virtual client.
+    """A method's result for one virtual client.
 
-    counts  (N,) true labels
-    fewer   factor by which a real client's error is smaller, which has more images of its own and
-            is met by twice the auxiliary ones
-    inside  the same for what the method counts with: images of its own alone
+    counts          (N,) true label counts
+    found           what the method found
+    floor           iAcc of a uniform guess
+    error_ratio     error of a real client over that of this one: a real client has more distinct
+                    images, and the method then uses all auxiliary images, twice as many as here
+    interval_ratio  the same with as many auxiliary images as here, to correct the intervals
     """
 
     counts: Tensor
     found: MethodFinding
     floor: float
-    fewer: float
-    inside: float
+    error_ratio: float
+    interval_ratio: float
 
 
 @dataclass(frozen=True)
 class ExpectedAccuracy:
-    """What a method does on virtual clients of this model.
+    """Accuracy of a method on virtual clients of one global model.
 
-    iacc         to expect of a real client: the errors of the virtual ones, less what comes of
-                 their fewer images; `error` is the standard error of the mean
-    measured     mean iAcc on the virtual clients themselves
-    cacc         on them
-    floor        mean iAcc of an even guess
-    each         iAcc of every client
-    present      classes with labels: how many were within their interval, of how many; intervals
-                 allow for the images that a virtual client uses again and again
-    absent       the same of classes without; both None where the method knows no interval
+    method       name of the method
+    iacc         expected iAcc for a real client: that of the virtual ones, corrected for their
+                 fewer images
+    error        standard error of `iacc`
+    measured     mean iAcc on the virtual clients, uncorrected
+    cacc         mean cAcc on the virtual clients
+    floor        mean iAcc of a uniform guess
+    each         corrected iAcc of every virtual client
+    present      present classes: number within their interval, and total; intervals are corrected
+                 for the images that a virtual client uses repeatedly
+    absent       the same for absent classes; None, as is `present`, if the method has no intervals
     width        mean width of an interval as a share of K
-    as_learned   whether the virtual clients' images were drawn to look as well learned as the
-                 client's; without that the figures are an upper estimate on a trained model
+    as_learned   whether the virtual clients' images were drawn to match the training accuracy or
+                 loss; if not, the accuracies are upper estimates on a trained model
     """
 
     method: str
@@ -87,10 +91,15 @@ class ExpectedAccuracy:
 def estimate_accuracy(
     case: Case, method: str, shares: Tensor, progress: ProgressCallback = lambda text: None
 ) -> ExpectedAccuracy:
-    """Try `method` on virtual clients with label shares (R, N), trained from the global model.
+    """Estimate the accuracy of `method` on virtual clients trained from the global model.
 
-    One half of them trains on one half of the auxiliary images while the method sees the other, and
-    the other half the other way round.
+    shares    (R, N) label shares of the virtual clients
+    progress  progress callback
+
+    The auxiliary images are split into two halves. Half of the clients trains on the first, and the
+    method uses the second; for the other clients it is the reverse.
+
+    Raises InputError E227 if the method gives counts for none of them.
     """
     if case.training.nonlinear is not None:
         name = FOR_NONLINEAR if method == AUTO_METHOD else method
@@ -101,12 +110,12 @@ def estimate_accuracy(
     if not scores:
         raise InputError(
             "E227",
-            f"{method} answered for none of {len(trials)} virtual clients",
-            hint="calibrate another method, or give --batch-size",
+            f"{method} gave counts for none of {len(trials)} virtual clients",
+            hint="use another method, or give --batch-size",
         )
     measured = torch.tensor([score.iacc for score in scores], dtype=torch.float64)
-    fewer = torch.tensor([t.fewer for t in trials if t.found.score is not None]).double()
-    each = 1 - (1 - measured) * fewer
+    ratios = torch.tensor([t.error_ratio for t in trials if t.found.score is not None]).double()
+    each = 1 - (1 - measured) * ratios
     present, absent, width = _coverage(trials, case.value("confidence"))
     return ExpectedAccuracy(
         method=trials[0].found.method,
@@ -126,28 +135,30 @@ def estimate_accuracy(
 def _estimate_from_population(
     case: Case, method: str, shares: Tensor, progress: ProgressCallback
 ) -> ExpectedAccuracy:
-    """A virtual client is met by an ensemble drawn near it, as a real one is, and each one that is
-    near is read from all the others; as many such ensembles as R virtual clients make.
+    """Expected accuracy of a method that is built of virtual clients.
+
+    Each group trains one virtual client in place of the real one, and a virtual population drawn
+    around it as the method does. Every member of highest weight is then estimated from all other
+    members. There are as many groups as R virtual clients allow.
     """
     model, config = _model(case)
     given = case.auxiliary, case.training
-    likeness = _likeness(case, model, config)
+    sampling_weights = _sampling_weights(case, model, config)
     groups = max(1, len(shares) // VIRTUAL_CLIENTS)
     each, cacc, floor = [], [], []
     for group in range(groups):
         seeded = replace(config, seed=config.seed + group * len(shares))
         drawn = shares[group : group + 1]
         (client,) = train_clients(
-            model, case.pair.before, *given, seeded, drawn, likeness, progress=progress
+            model, case.pair.before, *given, seeded, drawn, sampling_weights, progress=progress
         )
         pair, total = replace(case.pair, after=client.checkpoint), int(client.counts.sum())
-        ensemble = compare(
-            model, pair, *given, seeded, len(shares) // groups, likeness, progress=progress
-        )
-        near = ensemble.shares[nearest(ensemble)]
-        for known, answer in zip(near, left_out(ensemble), strict=True):
+        size = len(shares) // groups
+        population = compare(model, pair, *given, seeded, size, sampling_weights, progress=progress)
+        near = population.shares[nearest(population)]
+        for known, estimate in zip(near, left_out(population), strict=True):
             counts = round_to_total(known, total)
-            scored = score(round_to_total(answer, total), counts)
+            scored = score(round_to_total(estimate, total), counts)
             each.append(scored.iacc)
             cacc.append(scored.cacc)
             floor.append(uniform_floor(counts).iacc)
@@ -170,8 +181,9 @@ def _estimate_from_population(
 def estimate_accuracy_near(
     finding: CaseFinding, count: int, progress: ProgressCallback = lambda text: None
 ) -> ExpectedAccuracy:
-    """What to expect for clients like the one of a finding: its first method on `count` virtual
-    clients with labels near its answer.
+    """Expected accuracy of the first method of a finding, for clients with similar labels.
+
+    count  virtual clients, with label shares drawn around the estimate
     """
     first = finding.first
     assert first.recovery is not None
@@ -187,9 +199,9 @@ def _trials(case: Case, method: str, shares: Tensor, progress: ProgressCallback)
     """Train virtual clients on half of the images, and attack each with the other half."""
     model, config = _model(case)
     one, other = halves(case.auxiliary, case.value("seed"))
-    # A method that is built of virtual clients decides by itself how many it takes.
+    # A method that trains virtual clients itself uses its default number of them.
     settings = {**case.settings, "virtual_clients": Setting(0, "default")}
-    for turn, (own, shown) in enumerate(((one, other), (other, one))):
+    for turn, (own, server) in enumerate(((one, other), (other, one))):
         clients = train_clients(
             model,
             case.pair.before,
@@ -197,14 +209,14 @@ def _trials(case: Case, method: str, shares: Tensor, progress: ProgressCallback)
             case.training,
             replace(config, seed=config.seed + 1 + turn),
             shares[turn::2],
-            _likeness(replace(case, auxiliary=own), model, config),
+            _sampling_weights(replace(case, auxiliary=own), model, config),
             progress=progress,
         )
         for client in clients:
             virtual = replace(
                 case,
                 pair=replace(case.pair, after=client.checkpoint),
-                auxiliary=shown,
+                auxiliary=server,
                 truth=client.counts,
                 history=RoundHistory(),
                 velocity=None,
@@ -213,38 +225,38 @@ def _trials(case: Case, method: str, shares: Tensor, progress: ProgressCallback)
             )
             finding = attack(virtual, (method,))
             assert finding.floor is not None
-            fewer = _fewer_images(client, own, case.plan.passes, 2)
-            inside = _fewer_images(client, own, case.plan.passes, 1)
-            yield Trial(client.counts, finding.methods[0], finding.floor.iacc, fewer, inside)
+            ratios = (_error_ratio(client, own, case.plan.passes, times) for times in (2, 1))
+            yield Trial(client.counts, finding.methods[0], finding.floor.iacc, *ratios)
 
 
 def _model(case: Case) -> tuple[nn.Module, ForwardConfig]:
-    """The global model as the files are read first, and how it is shown images."""
-    reading = case.hypotheses[0]
-    model = reading.build(case.pair.before, case.auxiliary.classes)
-    scaling = (
-        PRESETS["none"] if reading.normalise == AUTO else parse_normalisation(reading.normalise)
-    )
+    """The model of the first hypothesis, and its forward config."""
+    first = case.hypotheses[0]
+    model = first.build(case.pair.before, case.auxiliary.classes)
+    scaling = PRESETS["none"] if first.normalise == AUTO else parse_normalisation(first.normalise)
     return model, replace(forward_config(case, model), normalise=scaling)
 
 
 def _fit_is_given(case: Case) -> bool:
-    """Whether anyone said how well the global model has learned its training images."""
+    """Whether the training accuracy or loss of the global model is given."""
     return case.value("train_accuracy") is not None or case.value("train_loss") is not None
 
 
-def _likeness(case: Case, model: nn.Module, config: ForwardConfig) -> Tensor | None:
-    """How likely each auxiliary image is to be drawn; None for all alike."""
+def _sampling_weights(case: Case, model: nn.Module, config: ForwardConfig) -> Tensor | None:
+    """Sampling weight (A,) of each auxiliary image within its class; None for equal weights."""
     given = {"accuracy": case.value("train_accuracy"), "loss": case.value("train_loss")}
     gap = generalization_gap(model, case.pair.before, case.auxiliary, config, **given)
     return None if gap is None else gap.likeness
 
 
-def _fewer_images(client: VirtualClient, own: Auxiliary, passes: int, times: int) -> float:
-    """Ratio of deviations of Σ_n z_n (client's class mean - server's class mean), real to virtual.
+def _error_ratio(client: VirtualClient, own: Auxiliary, passes: int, times: int) -> float:
+    """Ratio of standard deviations of Σ_n z_n (client's class mean - server's), real to virtual.
 
-    Class means of n images have a variance of 1/n. A virtual client uses few images again and
-    again, a real one each image once in a pass; the server then has `times` as many as here.
+    A class mean of n images has variance 1/n, up to a factor. A virtual client uses few images
+    repeatedly, a real one each image once per pass.
+
+    own    images that the virtual client draws from; the server has as many
+    times  auxiliary images of the server for the real client, relative to here
     """
     present = client.counts > 0
     counts = client.counts[present].double() / passes
@@ -260,14 +272,17 @@ Rates = tuple[int, int]
 def _coverage(
     trials: list[Trial], confidence: float
 ) -> tuple[Rates | None, Rates | None, float | None]:
-    """How many classes with and without labels lie within their intervals, and the mean width."""
+    """Present and absent classes within their intervals, as (number, total), and mean width / K.
+
+    All None if the method has no intervals.
+    """
     held, there, widths = [], [], []
     for trial in trials:
         recovery = trial.found.recovery
         if recovery is None or recovery.covariance is None:
             return None, None, None
         total = int(trial.counts.sum())
-        covariance = recovery.covariance / trial.inside**2
+        covariance = recovery.covariance / trial.interval_ratio**2
         low, high = count_intervals(recovery.shares, covariance, total, confidence)
         held.append((low <= trial.counts) & (trial.counts <= high))
         there.append(trial.counts > 0)

@@ -1,4 +1,4 @@
-"""What came of one case: by each method, and in all."""
+"""The result of one case: for each method, and as a whole."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from rlu_cli.types import Recovery, Setting
 
 @dataclass(frozen=True)
 class MethodFinding:
-    """What one method found; one that refuses the case has no recovery and a reason.
+    """The result of one method.
 
-    chosen  why, where the user left the choice of the method to `auto`
+    method    name of the method
+    recovery  None if the method cannot be used on the case
+    score     against the truth; None without truth or counts
+    refused   why the method cannot be used; None if it can
+    chosen    why `auto` chose the method; None if the user did
     """
 
     method: str
@@ -32,11 +36,17 @@ class MethodFinding:
 
 @dataclass(frozen=True)
 class CaseFinding:
-    """What came of one case.
+    """The result of one case.
 
-    settings     as resolved, with what was inferred from the files
-    readings     the ways to read the files that were measured, the one taken first
-    diagnostics  figures of the update
+    settings        resolved settings, including those inferred from the files
+    device          that ran the model
+    hypotheses      model hypotheses, the selected one first
+    evidence_width  L, width of the input of the output layer
+    biased          whether the output layer has a bias update of its own
+    diagnostics     of the update
+    assumptions     behind the result, in sentences
+    methods         result of each method
+    floor           score of a uniform guess; None without truth
     """
 
     case: Case
@@ -53,5 +63,5 @@ class CaseFinding:
 
     @property
     def first(self) -> MethodFinding:
-        """The first method that answered; an attack that none answers is an error."""
+        """The first method with a recovery; `attack` raises if there is none."""
         return next(method for method in self.methods if method.recovery is not None)

@@ -1,4 +1,4 @@
-"""Earlier rounds of the client under study, read as well → one joint estimate of its labels."""
+"""Earlier rounds of the client under study → one joint estimate of its label shares."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rlu_cli.types import ProgressCallback, Recovery
 
 DISAGREE, NONE_USED = "W340", "W341"
 STUDIED = "under study"
-_UNLIKELY = 0.01  # p from which on rounds are said to disagree
+_UNLIKELY = 0.01  # p-value below which a warning says that rounds disagree
 _OF_THIS_ROUND = ("truth", "output", "joint")  # settings that earlier rounds do not share
 _READ_FROM_FILES = ("model", "model_args", "normalize", "mode")
 
@@ -33,24 +33,24 @@ class AttackedRound:
     """One round of the client, attacked.
 
     name      of its folder
-    method    that answered
-    recovery  its answer
-    total     K, the labels that went into its update
-    told      what it says of the client's shares
-    truth     (N,) its true counts, None when not told
+    method    name of the method
+    recovery  result of the method
+    total     K, the labels in the update; None if |B| is unknown
+    shares    label shares and their error, as input to pooling
+    truth     (N,) true label counts; None if missing
     """
 
     name: str
     method: str
     recovery: Recovery
     total: int | None
-    told: RoundShares
+    shares: RoundShares
     truth: Tensor | None
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A round that could not be used, and why; `code` of the error it ended with, if it did."""
+    """A round that could not be used, and why; `code` is that of the error, if there was one."""
 
     name: str
     reason: str
@@ -59,13 +59,13 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class JointEstimate:
-    """What all rounds of the client say together.
+    """One estimate of the client's label shares from several rounds.
 
-    rounds    the ones used, in order, the one under study last
-    left_out  the others the client took part in
-    pooled    None where fewer than two rounds can be used
-    truth     (N,) true shares over the rounds used, None where any of them does not tell
-    notes     what a reader should know of the estimate, in sentences
+    rounds    rounds used, in order, the one under study last
+    left_out  the client's rounds that were not used
+    pooled    None if fewer than two rounds can be used
+    truth     (N,) true shares over the rounds used; None if any of them has no truth
+    notes     on the estimate, in sentences
     """
 
     rounds: tuple[AttackedRound, ...]
@@ -79,11 +79,11 @@ class JointEstimate:
 def joint_estimate(
     finding: CaseFinding, progress: ProgressCallback = lambda text: None
 ) -> JointEstimate | None:
-    """Attack the earlier rounds of the client too and pool them; None where nobody asks for it.
+    """Attack the client's earlier rounds and pool all rounds; None if not requested.
 
-    Asked for by `--joint`, or by a history alone for schemes that have no other use for one. Each
-    round is attacked by the method that gave the report's result (or by `auto`, if that chose it),
-    with the settings and the images of the round under study. One that cannot be is left out.
+    It is requested by `--joint`, or by a history alone if the scheme has no memory. Each round is
+    attacked by the first method of `finding` (or by `auto`, if that chose it), with the settings
+    and images of the round under study. A round that raises an error is left out.
     """
     case = finding.case
     if not _wanted(case):
@@ -96,7 +96,7 @@ def joint_estimate(
     used = {case.pair.after.sha256}
     folders = earlier_folders(history, local)
     for number, folder in enumerate(folders, 1):
-        progress(f"attacking round {folder.name} ({number} of {len(folders)} before this one)")
+        progress(f"attacking earlier round {folder.name} ({number} of {len(folders)})")
         try:
             past = open_round(folder, local)
             if past is None:
@@ -108,37 +108,38 @@ def joint_estimate(
             left_out.append(LeftOut(folder.name, problem.message, problem.code))
             continue
         used.add(earlier.pair.after.sha256)
-        rounds.append(_read(folder.name, earlier, found.methods[0]))
-    rounds.append(_read(round_name(history, local) or STUDIED, case, first))
+        rounds.append(_attacked(folder.name, earlier, found.methods[0]))
+    rounds.append(_attacked(round_name(history, local) or STUDIED, case, first))
     return _joined(rounds, left_out)
 
 
 def _wanted(case: Case) -> bool:
-    asked = case.value("joint")
+    """Whether a joint estimate is requested."""
+    requested = case.value("joint")
     given = case.value("history") is not None
-    return given and (not case.training.scheme.remembers if asked is None else bool(asked))
+    return given and (not case.training.scheme.remembers if requested is None else bool(requested))
 
 
 def _earlier_case(finding: CaseFinding, past: PastRound) -> Case:
-    """The earlier round as a case, under the settings of the round under study.
+    """The earlier round as a case, with the settings of the round under study.
 
-    Raises the errors of `build_case`, and InputError E231 for another number of steps.
+    Raises the errors of `build_case`, and InputError E231 for a different number of steps.
     """
     case = finding.case
     planned = case.plan.steps
     if past.steps is not None and past.steps != planned:
         raise InputError(
             "E231",
-            f"the client took {past.steps:g} steps in it, the settings say {planned}",
-            hint="rounds are read under the settings of the one under study",
+            f"the client took {past.steps:g} steps in this round, the settings give {planned}",
+            hint="a joint estimate needs the same settings in every round",
         )
     return build_case(past.start, past.end, case.auxiliary, flag_layer(_flags(finding, past)))
 
 
 def _flags(finding: CaseFinding, past: PastRound) -> Mapping[str, Any]:
-    """Every setting that is known, as if it were typed; the rate is the round's own if it says so.
+    """All known settings as options, with the learning rate of the round if that is given.
 
-    A rate that was inferred is inferred anew.
+    A learning rate inferred for the round under study is not passed on, but inferred again.
     """
     settings = dict(finding.case.settings)
     settings |= {n: finding.settings[n] for n in _READ_FROM_FILES if n in finding.settings}
@@ -153,47 +154,52 @@ def _refuse_repeated(case: Case, used: set[str]) -> None:
         raise InputError(
             "E231",
             "the client's file is the same as in another round",
-            hint="count every round once",
+            hint="include every round only once",
         )
 
 
-def _read(name: str, case: Case, found: MethodFinding) -> AttackedRound:
-    assert found.recovery is not None, "an attack that no method answers is an error"
-    recovery, told = found.recovery, case.value
+def _attacked(name: str, case: Case, found: MethodFinding) -> AttackedRound:
+    """The result of a round as input to pooling; a covariance that is not finite is dropped."""
+    assert found.recovery is not None, "attack() raises if no method can be used"
+    recovery = found.recovery
     covariance = recovery.covariance
     if covariance is not None and not bool(torch.isfinite(covariance).all()):
         covariance = None
-    held, total = told("samples"), case.plan.total
+    held, total = case.value("samples"), case.plan.total
     drawn = total if total is None or held is None else min(total, held)
     free = covariance is not None and recovery.unconstrained is not None
     shares = (
         recovery.unconstrained if free and recovery.unconstrained is not None else recovery.shares
     )
-    said = RoundShares(shares, covariance, recovery.shared_covariance, drawn, held, recovery.shares)
-    return AttackedRound(name, found.method, recovery, total, said, case.truth)
+    bounded = recovery.shares
+    pooled = RoundShares(shares, covariance, recovery.shared_covariance, drawn, held, bounded)
+    return AttackedRound(name, found.method, recovery, total, pooled, case.truth)
 
 
 def _joined(rounds: Sequence[AttackedRound], left_out: Sequence[LeftOut]) -> JointEstimate:
-    """The rounds pooled, those first left out that have no answer or cannot be weighed."""
-    settled = [one for one in rounds if one.recovery.status.ok]
+    """Pool the rounds, without those that failed.
+
+    If two or more rounds have a covariance, those without one are left out too.
+    """
+    solved = [one for one in rounds if one.recovery.status.ok]
     failed = [LeftOut(r.name, r.recovery.status.value) for r in rounds if not r.recovery.status.ok]
-    weighed = [one for one in settled if one.told.covariance is not None]
-    vague = [
-        LeftOut(r.name, f"{ATTACKS[r.method].title} does not know its error, the others theirs")
-        for r in settled
-        if r.told.covariance is None and len(weighed) > 1
+    used = [one for one in solved if one.shares.covariance is not None]
+    without_error = [
+        LeftOut(r.name, f"{ATTACKS[r.method].title} gives no error here, but does for other rounds")
+        for r in solved
+        if r.shares.covariance is None and len(used) > 1
     ]
-    weighed = weighed if len(weighed) > 1 else settled
-    out = tuple(sorted((*left_out, *failed, *vague), key=lambda one: one.name))
-    if len(weighed) < 2:
-        return JointEstimate(tuple(weighed), out, None, None, (), (_none_used(out),))
-    pooled = pool([one.told for one in weighed])
+    used = used if len(used) > 1 else solved
+    out = tuple(sorted((*left_out, *failed, *without_error), key=lambda one: one.name))
+    if len(used) < 2:
+        return JointEstimate(tuple(used), out, None, None, (), (_none_used(out),))
+    pooled = pool([one.shares for one in used])
     return JointEstimate(
-        rounds=tuple(weighed),
+        rounds=tuple(used),
         left_out=out,
         pooled=pooled,
-        truth=_true_shares(weighed),
-        notes=tuple(_notes(weighed, pooled)),
+        truth=_true_shares(used),
+        notes=tuple(_notes(used, pooled)),
         warnings=tuple(_warnings(pooled.agreement)),
     )
 
@@ -209,16 +215,14 @@ def _true_shares(rounds: Sequence[AttackedRound]) -> Tensor | None:
 def _notes(rounds: Sequence[AttackedRound], pooled: Pooled) -> list[str]:
     found = []
     if pooled.covariance is None:
-        vague = dict.fromkeys(
-            ATTACKS[one.method].title for one in rounds if one.told.covariance is None
+        methods = dict.fromkeys(
+            ATTACKS[one.method].title for one in rounds if one.shares.covariance is None
         )
-        found.append(f"the mean of the rounds, no interval: {', '.join(vague)} knows no error")
-    elif any(one.told.drawn is None for one in rounds):
-        found.append(
-            "no batch size: that each round shows only some of the client's images is not counted"
-        )
-    if pooled.covariance is not None and all(one.told.overlap == 1 for one in rounds):
-        found.append("every round passed over the same images: more rounds add little")
+        found.append(f"plain mean of the rounds, no intervals: {', '.join(methods)} gives no error")
+    elif any(one.shares.drawn is None for one in rounds):
+        found.append("no batch size: the intervals ignore that each round uses a sample of images")
+    if pooled.covariance is not None and all(one.shares.overlap == 1 for one in rounds):
+        found.append("every round uses the same images: more rounds add little")
     return found
 
 
@@ -230,13 +234,14 @@ def _warnings(agreement: Agreement | None) -> list[FindingWarning]:
             DISAGREE,
             f"the rounds differ by more than their errors allow (χ² {agreement.chi_square:.0f} for "
             f"{agreement.degrees} degrees of freedom, p = {agreement.p_value:.1g}): the client's "
-            "labels may have changed between rounds, or some round is further off than it knows; "
-            f"the rounds' own part of the joint error is widened {agreement.variance_inflation:.1f} times",
+            "labels may have changed between rounds, or a round's error is underestimated; the "
+            "variance of the rounds' own errors is inflated by a factor of "
+            f"{agreement.variance_inflation:.1f}",
         )
     ]
 
 
 def _none_used(left_out: Sequence[LeftOut]) -> FindingWarning:
-    reasons = dict.fromkeys(one.code or "no answer" for one in left_out)
+    reasons = dict.fromkeys(one.code or "no result" for one in left_out)
     why = f" ({', '.join(reasons)})" if reasons else ""
     return FindingWarning(NONE_USED, f"no joint estimate: fewer than two rounds can be used{why}")

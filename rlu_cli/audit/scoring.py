@@ -1,4 +1,4 @@
-"""Scores of counts against the truth (Eqs. 91, 92), and the floor any score must beat."""
+"""Scores of counts against the truth (Eqs. 91, 92), and the score of a uniform guess."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rlu_cli.numerics.rounding import round_to_total
 
 @dataclass(frozen=True)
 class Score:
-    """How near counts are to the truth.
+    """Accuracy of counts.
 
-    cacc   share of all classes whose presence is right (Eq. 91)
+    cacc   share of all classes whose presence is correct (Eq. 91)
     iacc   Σ_c min(N̂_c, N_c) / K (Eq. 92)
-    exact  share of classes whose count is exactly right
+    exact  share of classes whose count is correct
     """
 
     cacc: float
@@ -25,9 +25,9 @@ class Score:
 
 
 def score(counts: Tensor, truth: Tensor, present: Tensor | None = None) -> Score:
-    """Score `counts` (N,) against `truth` (N,); both whole numbers summing to K.
+    """Score `counts` (N,) against `truth` (N,), both integers that sum to K.
 
-    present  (N,) bool, the classes found, where a method gives a set beside its counts
+    present  (N,) bool, classes that a method reports as present; None for those with a count
     """
     presence = (counts > 0 if present is None else present) == (truth > 0)
     shared = torch.minimum(counts, truth).sum().double() / truth.sum()
@@ -39,6 +39,6 @@ def score(counts: Tensor, truth: Tensor, present: Tensor | None = None) -> Score
 
 
 def uniform_floor(truth: Tensor) -> Score:
-    """Score of a guess that knows nothing: K spread evenly over all classes."""
-    even = torch.full((len(truth),), 1.0 / len(truth), dtype=torch.float64)
-    return score(round_to_total(even, int(truth.sum())), truth)
+    """Score of a uniform guess: K labels spread evenly over all classes."""
+    uniform = torch.full((len(truth),), 1.0 / len(truth), dtype=torch.float64)
+    return score(round_to_total(uniform, int(truth.sum())), truth)

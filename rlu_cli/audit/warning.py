@@ -1,4 +1,4 @@
-"""What may be wrong with a result."""
+"""Warnings on a result."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FindingWarning:
-    """One thing the user should know, with a code that stays.
+    """One warning.
 
-    redacted  the same without a word on the client, where `text` names classes
+    code      stable identifier, such as "W301"
+    text      warning, as a sentence
+    redacted  replaces `text` in a redacted report; None if `text` says nothing on the client
     """
 
     code: str

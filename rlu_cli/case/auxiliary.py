@@ -75,9 +75,7 @@ def noise_auxiliary(
         class_names=tuple(class_names),
         source=NOISE,
         sha256="",
-        notes=(
-            f"no auxiliary images: {images} noise images are used for all {count} classes",
-        ),
+        notes=(f"no auxiliary images: {images} noise images are used for all {count} classes",),
     )
 
 

@@ -202,5 +202,5 @@ def _refuse_bare_head(checkpoint: Checkpoint, layer: str) -> None:
         "E215",
         f"{printable(checkpoint.path)} contains only the output layer {printable(layer)}",
         why="the model cannot be evaluated on images without its other layers",
-        hint="attack a round with complete files; `rlu simulate --keep all` keeps them for every round",
+        hint="attack a round with complete files; `rlu simulate --keep all` keeps all of them",
     )

@@ -38,7 +38,7 @@ def earlier_rounds(
 def old_momentum(
     training: LocalTraining, pair: CheckpointPair, value: Callable[[str], Any]
 ) -> Head | None:
-    """The output layer's momentum buffer at the start: from the global or the client's last file."""
+    """The initial momentum buffer of the output layer, from the global or client's last file."""
     if not training.recursion.momentum:
         return None
     assert pair.layer is not None

@@ -255,7 +255,9 @@ def _rate(reader: _Reader, folder: Path, record: dict[str, Any]) -> float:
         return rate
     if lr is not None and steps is not None:
         return lr * steps
-    reader.notes.append(f"{folder.name}: learning rate missing, assumed the same as in the round under study")
+    reader.notes.append(
+        f"{folder.name}: learning rate missing, assumed the same as in the round under study"
+    )
     return reader.rate
 
 
@@ -308,6 +310,6 @@ def _raise_missing(reader: _Reader) -> None:
             f"files are missing from the history in {printable(reader.folder)}",
             facts=[("missing", ", ".join(reader.missing))],
             why="under this scheme, a client's update depends on its earlier rounds",
-            hint="add them (docs/history.md describes each); a round without the client still needs "
-            "its global.pt, and a round.json that does not list the client",
+            hint="add them (docs/history.md describes each); a round without the client needs its "
+            "global.pt and a round.json that does not list the client",
         )

@@ -1,8 +1,7 @@
-"""Labelled images on disk: one layout, one file; each maps a path to `LabelledImages`.
+"""Readers of labelled images, one file per layout; each maps a path to `LabelledImages`.
 
-A layout is recognised by what is there, not by its suffix: the first entry of `LAYOUTS` that
-recognises the path reads it. Data sets as published come before the folder per class, which takes
-any folder.
+A layout is recognised by content, not by suffix: the first entry of `LAYOUTS` that recognises the
+path reads it. Published data sets come before the folder per class, which accepts any folder.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ def read_images(path: Path, *, size: int | None = None, split: str | None = None
     """Read labelled images from a folder per class, an `.npz`, or a data set as published.
 
     size   edge length to resize to; needed where the images differ in size
-    split  the split to take; None takes the first of test, val, all that is there
+    split  the split to read; None reads test, else val, else all images
 
-    Raises InputError E220 (not there, empty, not understood), E201 (unreadable), E101 (no such
-    split).
+    Raises InputError E220 (missing, empty, unknown layout) or E201 (unreadable), UsageError E101
+    (no such split).
     """
     if not os.path.exists(path):  # unlike Path.exists, never raises
         raise InputError(

@@ -63,8 +63,8 @@ def recognises(path: Path) -> bool:
 def read(path: Path, *, size: int | None = None, split: str | None = None) -> LabelledImages:
     """Read one split of the folder of batches, or of the one such folder in `path`.
 
-    Raises InputError E203 when a batch holds Python objects, E201, E202 and E205 when it is not
-    there, broken or too large, E220 when what it holds does not fit together.
+    Raises InputError E203 if a batch holds Python objects, E201, E202 or E205 if it is missing,
+    corrupt or too large, E220 if its contents are inconsistent.
     """
     (home, edition), *others = _found(path)
     if others:
@@ -152,7 +152,9 @@ def _names(file: Path, key: str, digests: dict[str, str]) -> tuple[str, ...]:
 def _batch(
     file: Path, key: str, classes: int, digests: dict[str, str]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """One file's images (n, 32, 32, 3) and labels (n,); it has them as rows, one colour a third."""
+    """Images (n, 32, 32, 3) and labels (n,) of one file, which stores each image as a row, channels
+    first.
+    """
     content = _content(file, digests)
     rows, labels = content.get("data"), content.get(key)
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 3 * SIDE * SIDE:

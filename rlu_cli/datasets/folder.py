@@ -38,7 +38,7 @@ def read(path: Path, *, size: int | None = None, split: str | None = None) -> La
 
     A file that is not an image of an allowed format, or has too many pixels, is skipped and named.
     Raises InputError E220 when there is no class folder or no image, or when sizes differ and
-    `size` does not say which is wanted.
+    `size` is None.
     """
     root, taken = _split_root(path, split)
     names = class_order(p.name for p in _visible(root) if p.is_dir())
@@ -63,8 +63,7 @@ def read_listed(
     """Read image files below `root`, each with its class.
 
     A file that is not an image of an allowed format, or has too many pixels, is skipped and named.
-    Raises InputError E220 when none is left, or when sizes differ and `size` does not say which is
-    wanted.
+    Raises InputError E220 when none is left, or when sizes differ and `size` is None.
     """
     images, labels, digests, skipped = [], [], {}, []
     for file, label in listed:
@@ -138,7 +137,7 @@ def _bytes(file: Path) -> bytes:
 def _pixels(data: bytes) -> NDArray[np.uint8]:
     """Decode to (H, W, C) uint8: C = 1 for greyscale, else 3."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd palettes and the like: the image is read
+        warnings.simplefilter("ignore")  # odd palettes and the like: the image is read all the same
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -170,6 +169,6 @@ def _stacked(images: list[NDArray[np.uint8]], root: Path) -> NDArray[np.uint8]:
         raise InputError(
             "E220",
             f"images in {printable(root)} differ in size ({listed}{' …' * (len(shapes) > 4)})",
-            hint="say what the model takes: --image-size N",
+            hint="resize them to the model's input size: --image-size N",
         )
     return np.stack([np.repeat(i, channels // i.shape[2], axis=2) for i in images])

@@ -1,4 +1,4 @@
-"""Labelled images in memory, in an order that file names cannot change."""
+"""Labelled images in memory, in an order independent of file names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LabelledImages:
     labels       (n,) int64
     class_names  position is the class index; a class may have no image
     sha256       of the file, or of a folder's sorted list of relative path and file hash
-    split        the split taken, or None where the source has none
+    split        the split read, or None if the source has none
     skipped      files that could not be read, each with the reason
     """
 
@@ -38,7 +38,7 @@ class LabelledImages:
 
 
 class Layout(Protocol):
-    """A module that knows one way images lie on disk."""
+    """A module that reads one layout of images on disk."""
 
     def recognises(self, path: Path) -> bool: ...
 
@@ -64,9 +64,9 @@ def files_sha256(digests: Mapping[str, str]) -> str:
 
 
 def choose_split(available: tuple[str, ...], wanted: str | None, source: str) -> str | None:
-    """The split to read: the one asked for, else test, else val, else None for all.
+    """The split to read: `wanted`, else test, else val, else None for all.
 
-    Raises UsageError E101 when the one asked for is not there.
+    Raises UsageError E101 when `wanted` is not available.
     """
     if wanted is None:
         return next((name for name in PREFERRED_SPLITS if name in available), None)
@@ -81,7 +81,7 @@ def choose_split(available: tuple[str, ...], wanted: str | None, source: str) ->
 
 
 def resized(image: NDArray[Any], size: int | None) -> NDArray[Any]:
-    """One image (H, W, C) brought to (size, size, C) by area-aware bilinear interpolation."""
+    """One image (H, W, C) resized to (size, size, C) by area-aware bilinear interpolation."""
     if size is None or image.shape[:2] == (size, size):
         return image
     if image.dtype == np.uint8:

@@ -1,6 +1,6 @@
-"""Arrays of numbers out of a MATLAB 5 file (`-v6`, `-v7`), every size checked before it is used.
+"""Numeric arrays from a MATLAB 5 file (`-v6`, `-v7`), every size checked before it is used.
 
-Read here and not by scipy, whose reader can end the whole process on a file made to be broken.
+scipy's reader is not used, because a malicious file can crash the process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_RATIO = 200  # unpacked to packed, over a megabyte
 MAX_AXES = 8
 Numbers = NDArray[np.generic]
 
-_HEADER = 128  # bytes, the last two of which tell the byte order
+_HEADER = 128  # bytes; the last two give the byte order
 _MATRIX, _COMPRESSED = 14, 15
 _INTRO = 512  # bytes that hold a variable's flags, shape and name
 _CLASSES = {
@@ -55,7 +55,7 @@ _COMPLEX_OR_LOGICAL = 0x0A00
 
 
 class _Broken(ValueError):
-    """What a part of the file says of itself cannot be."""
+    """A part of the file is inconsistent."""
 
 
 def is_matlab(path: Path) -> bool:
@@ -69,10 +69,10 @@ def is_matlab(path: Path) -> bool:
 
 
 def read_arrays(path: Path, names: Collection[str]) -> dict[str, Numbers]:
-    """The real arrays of numbers that are called one of `names`; all else is passed over.
+    """The real numeric arrays called one of `names`; all other variables are skipped.
 
-    Raises InputError E202 when the file is broken, E204 or E205 when an array would unpack to far
-    more than it holds or is too large, E220 when it is a MATLAB 7.3 file, which is HDF5.
+    Raises InputError E202 when the file is corrupt, E204 when an array would unpack to far more
+    than its stored size, E205 when it is too large, E220 for a MATLAB 7.3 file, which is HDF5.
     """
     try:
         return _arrays(path, names)
@@ -81,7 +81,7 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, Numbers]:
             "E202",
             f"{printable(path)} is truncated or corrupt",
             why=printable(problem),
-            hint="fetch the file again from where it came",
+            hint="download the file again from its source",
         ) from problem
 
 
@@ -110,7 +110,7 @@ def _refuse_hdf5(path: Path, stream: BinaryIO) -> None:
 
 
 def _elements(path: Path, stream: BinaryIO, order: str) -> Iterator[tuple[int, bytes]]:
-    """Kind and content of each variable, packed or as it is."""
+    """Kind and content of each variable, compressed or not."""
     left = os.fstat(stream.fileno()).st_size - _HEADER
     while tag := stream.read(8):
         kind, size = struct.unpack(f"{order}II", tag)
@@ -137,7 +137,7 @@ def _intro(packed: bytes, kind: int) -> bytes:
 
 
 def _unpacked(path: Path, packed: bytes, kind: int, order: str) -> bytes:
-    """The variable from its tag on; unpacked only as far as the tag says."""
+    """The variable from its tag on, decompressed only up to the size in the tag."""
     if kind != _COMPRESSED:
         return packed
     size = 8 + struct.unpack_from(f"{order}I", _intro(packed, kind), 4)[0]
@@ -145,8 +145,8 @@ def _unpacked(path: Path, packed: bytes, kind: int, order: str) -> bytes:
         raise InputError(
             "E204",
             f"refused {printable(path)}: {len(packed):,} bytes would unpack to {size:,}",
-            why="a file that unpacks to far more than it holds can exhaust the machine",
-            hint="fetch the file again from where it came",
+            why="a file that unpacks to far more than its own size can exhaust the memory",
+            hint="download the file again from its source",
         )
     _refuse_large(path, size)
     return zlib.decompressobj().decompress(packed, size)
@@ -167,7 +167,7 @@ def _part(data: memoryview, at: int, order: str) -> tuple[int, memoryview, int]:
 
 
 def _name(intro: bytes, order: str) -> str:
-    """What a variable is called; nothing for one that is no array of real numbers."""
+    """Name of a variable; empty if it is not an array of real numbers."""
     if len(intro) < 8 or struct.unpack_from(f"{order}I", intro)[0] != _MATRIX:
         return ""
     data = memoryview(intro)
@@ -180,7 +180,7 @@ def _name(intro: bytes, order: str) -> str:
 
 
 def _array(variable: bytes, order: str) -> Numbers:
-    """The array in its own shape and type, first axis fastest; not copied where it need not be."""
+    """The array in its own shape and type, first axis fastest; copied only to change the type."""
     data = memoryview(variable)
     _, flags, shape_at = _part(data, 8, order)
     _, sizes, name_at = _part(data, shape_at, order)

@@ -22,8 +22,8 @@ _UNREADABLE = (
     OSError,
     EOFError,
     KeyError,
-    RuntimeError,  # encrypted, or packed in a way this Python lacks
-    MemoryError,  # a header that tells of more than there is
+    RuntimeError,  # encrypted, or a compression that this Python lacks
+    MemoryError,  # a header that claims more than the file holds
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -34,10 +34,10 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, *, size: int | None = None, split: str | None = None) -> LabelledImages:
-    """Read an archive with `images` uint8 or float in 0…1, `labels`, maybe `class_names`, `split`.
+    """Read an archive with `images` uint8 or float in 0…1 and `labels`.
 
-    Never unpickles. Raises InputError E220 with the reason when the arrays do not fit together,
-    E204 when the archive would unpack to far more than it holds.
+    `class_names` and `split` are optional. Never unpickles. Raises InputError E220 with the reason
+    when the arrays are inconsistent, E204 when the archive would unpack to far more than its size.
     """
     _refuse_bombs(path)
     try:
@@ -47,7 +47,7 @@ def read(path: Path, *, size: int | None = None, split: str | None = None) -> La
     except _UNREADABLE as problem:
         raise _bad(path, printable(problem)) from problem
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # numpy hands out other members as bytes
+        if not isinstance(array, np.ndarray):  # numpy returns other members as bytes
             raise _bad(path, f"`{name}` is not an array")
     images, labels = _images(path, arrays), _labels(path, arrays)
     names = _names(path, arrays, labels)
@@ -87,7 +87,7 @@ def _refuse_bombs(path: Path) -> None:
         raise InputError(
             "E204",
             f"refused {printable(path)}: it would unpack to {total:,} bytes",
-            why="an archive that unpacks to far more than it holds can exhaust the machine",
+            why="an archive that unpacks to far more than its own size can exhaust the memory",
             hint="save the arrays with numpy.savez, uncompressed",
         )
 
@@ -145,7 +145,7 @@ def _texts(path: Path, name: str, array: NDArray[Any]) -> tuple[str, ...]:
 def _split(
     path: Path, arrays: dict[str, NDArray[Any]], wanted: str | None, count: int
 ) -> tuple[str | None, NDArray[np.bool_]]:
-    """The split taken and which images are in it."""
+    """The split read, and the mask (n,) of its images."""
     column = arrays.get("split")
     if column is not None and column.shape != (count,):
         raise _bad(path, f"`split` has shape {column.shape} for {count} images")

@@ -1,4 +1,4 @@
-"""Inert stand-ins for the functions that numpy names when it pickles an array of bytes."""
+"""Inert stand-ins for the functions that numpy uses to pickle an array of bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_AXES = 4
 
 
 class NotPlain(Exception):
-    """The pickle goes on in a way that no plain one does."""
+    """The pickle does something that no pickle of plain data does."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class DType:
 
 @dataclass
 class Array:
-    """An array of bytes, None until the pickle has told its content."""
+    """An array of bytes, None until the pickle sets its content."""
 
     value: NDArray[np.uint8] | None = None
 
 
 def _array(kind: Any, shape: Any, code: Any) -> Array:
     if kind != NDARRAY:
-        raise NotPlain("an array is of a class of its own")
+        raise NotPlain("an array is of a class other than numpy.ndarray")
     return Array()
 
 
@@ -49,7 +49,7 @@ def _dtype(name: Any, align: Any, copy: Any) -> DType:
 
 
 def _encoded(text: Any, codec: Any) -> bytes:
-    """How protocol 2 writes bytes from Python 3; another codec could run for long."""
+    """Bytes as protocol 2 writes them from Python 3; another codec could run for long."""
     if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
         raise NotPlain("it encodes text in an unusual way")
     return text.encode("latin-1")
@@ -65,7 +65,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 
 def bytes_array(state: Any) -> NDArray[np.uint8]:
-    """(version, shape, dtype, Fortran order, content) to uint8 of that shape, not copied."""
+    """The uint8 array given by (version, shape, dtype, Fortran order, content), not copied."""
     match state:
         case (_, tuple(shape), DType("u1" | b"u1"), int(fortran), bytes(content)):
             order: Any = "F" if fortran else "C"

@@ -1,8 +1,8 @@
 """A pickled dictionary of byte arrays, numbers and names, read without unpickling.
 
-The opcodes are followed on a stack of our own: nothing is imported and nothing of the file is
-called. Of the functions a pickle may name, the four that numpy needs to write an array of bytes
-have an inert stand-in here; a file that names any other is refused.
+The opcodes are followed on a separate stack: nothing is imported and nothing in the file is called.
+The four functions that numpy needs to write an array of bytes have inert stand-ins; a file that
+names any other function is refused.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Texts = str | bytes
 
 @dataclass
 class _Machine:
-    """Where the opcodes are followed.
+    """Stack machine that follows the opcodes.
 
     size     bytes of the pickle
-    stack    values made and not yet taken
+    stack    values pushed and not yet popped
     below    the stacks below the marks
-    memo     values that may be recalled
+    memo     values by memo index
     foreign  names of functions and classes that are not numpy's
-    encoded  bytes made from text so far
+    encoded  bytes encoded from text so far
     """
 
     size: int
@@ -55,7 +55,7 @@ def read_pickled(data: bytes, path: Path) -> dict[str, Any]:
 
     Python 2's strings come out as bytes, arrays as uint8.
     Raises InputError E203 when the pickle names anything but numpy's byte arrays, E202 when it is
-    broken, longer than any such dictionary, or holds something else.
+    corrupt, too long or no such dictionary.
     """
     machine = _Machine(len(data))
     try:
@@ -63,7 +63,7 @@ def read_pickled(data: bytes, path: Path) -> dict[str, Any]:
         if machine.foreign or not isinstance(value, dict):
             raise NotPlain("it is not a dictionary of plain data")
         return {_text(key): _plain(item) for key, item in value.items()}
-    except Exception as problem:  # opcodes in a senseless order fail in any way
+    except Exception as problem:  # invalid opcode sequences may raise anything
         if machine.foreign:
             raise _foreign(path, machine) from problem
         raise _broken(path, problem) from problem
@@ -117,7 +117,7 @@ def _plain(item: Any) -> Any:
 
 
 def _name_foreign(machine: _Machine, steps: Iterable[tuple[Any, Any, Any]]) -> None:
-    """What the opcodes that are no longer followed would import or make, by name where they can."""
+    """Note what the remaining opcodes would import or create, by name if they have one."""
     for opcode, arg, _ in steps:
         if opcode.name in _MAKERS:
             _global(machine, arg.replace(" ", ".", 1) if isinstance(arg, str) else opcode.name)
@@ -131,7 +131,7 @@ _MAKERS = frozenset(
 def _pop(machine: _Machine, count: int) -> list[Any]:
     start = len(machine.stack) - count
     if start < 0:
-        raise NotPlain("it takes more values than it made")
+        raise NotPlain("it pops more values than it pushed")
     items = machine.stack[start:]
     del machine.stack[start:]
     return items
@@ -179,14 +179,14 @@ def _tuple_of(count: int) -> Callable[[_Machine, Any], None]:
 def _append(machine: _Machine, items: list[Any]) -> None:
     target = machine.stack[-1]
     if not isinstance(target, list):
-        raise NotPlain("it appends to what is no list")
+        raise NotPlain("it appends to something that is no list")
     target.extend(items)
 
 
 def _set(machine: _Machine, items: list[Any]) -> None:
     target = machine.stack[-1]
     if not isinstance(target, dict) or len(items) % 2:
-        raise NotPlain("it sets an item of what is no dictionary")
+        raise NotPlain("it sets an item of something that is no dictionary")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not isinstance(key, Texts):  # hashing a deep tuple can overflow the C stack
             raise NotPlain("a key is not text")
@@ -210,11 +210,11 @@ def _reduce(machine: _Machine, arg: Any) -> None:
         machine.stack.append(None)  # refused at the end, when all such names are known
         return
     if not isinstance(function, Global) or function.name not in CALLS:
-        raise NotPlain("it calls what is no function")
+        raise NotPlain("it calls something that is no function")
     made = CALLS[function.name](*args)
     machine.encoded += len(made) if isinstance(made, bytes) else 0
-    if machine.encoded > machine.size:  # one text of the file, turned into bytes again and again
-        raise NotPlain("it makes more bytes than it has")
+    if machine.encoded > machine.size:  # one text encoded again and again
+        raise NotPlain("it encodes more bytes than the file has")
     machine.stack.append(made)
 
 
@@ -223,7 +223,7 @@ def _build(machine: _Machine, arg: Any) -> None:
     if isinstance(target, Array):
         target.value = bytes_array(state)
     elif not isinstance(target, DType) and not machine.foreign:
-        raise NotPlain("it gives a state to what has none")
+        raise NotPlain("it sets the state of an object that has none")
 
 
 _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {

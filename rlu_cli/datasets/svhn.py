@@ -30,9 +30,9 @@ def recognises(path: Path) -> bool:
 def read(path: Path, *, size: int | None = None, split: str | None = None) -> LabelledImages:
     """Read `X` (32, 32, 3, n) uint8 and `y` (n, 1), in which 10 is the digit 0.
 
-    path  one file, all of which is taken, or a folder with one or both of them
-    Raises InputError E220 with the reason when the variables are not such, E202 when the file is
-    broken, E204 and E205 when it is or unpacks to far more than SVHN.
+    path  one file, read whole, or a folder with one or both of them
+    Raises InputError E220 with the reason when the variables differ from this, E202 when the file
+    is corrupt, E204 or E205 when it is, or unpacks to, far more than SVHN.
     """
     file, taken = _file(path, split)
     images, labels = _images_and_digits(file)

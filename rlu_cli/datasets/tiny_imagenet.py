@@ -24,9 +24,9 @@ def recognises(path: Path) -> bool:
 def read(path: Path, *, size: int | None = None, split: str | None = None) -> LabelledImages:
     """Read one split, val unless another is named, of the data set that `path` is or holds.
 
-    The classes are the WordNet ids in alphabetical order, as a reader of class folders numbers
-    them. `val` may lie as published or already sorted into class folders; `test` has no labels.
-    Raises InputError E220 when a list does not fit, E201 and E205 when it cannot be read.
+    The classes are the WordNet ids in alphabetical order, the order of a folder per class. `val`
+    may be as published or already sorted into class folders; `test` has no labels.
+    Raises InputError E220 when a list does not fit, E201 or E205 when it cannot be read.
     """
     home = _home(path) or path
     there = tuple(name for name in ("val", "train") if os.path.isdir(home / name))
@@ -84,7 +84,7 @@ def _classes(file: Path) -> tuple[str, ...]:
 
 
 def _sorted(folder: Path, wnids: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """Files below folder/WNID, in `train` one level down among its lists of boxes."""
+    """Files below folder/WNID; in `train` they are one level deeper, beside lists of boxes."""
     return [
         (file, label)
         for label, wnid in enumerate(wnids)

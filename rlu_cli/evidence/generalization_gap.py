@@ -24,7 +24,7 @@ class GeneralizationGap:
     """Weights p_y^β with which auxiliary images match the model's fit to its training images.
 
     own       (A,) p_y of every image under the global model, in the order of the images
-    exponent  β ≥ 0; 0 if the unweighted images already match
+    exponent  β ≥ 0; 0 if the unweighted images already match or exceed it
     """
 
     own: Tensor

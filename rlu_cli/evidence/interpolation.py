@@ -1,7 +1,8 @@
-"""The auxiliary images seen from the straight line between two checkpoints.
+"""Outputs on the auxiliary images at points interpolated between two checkpoints.
 
-Whose batch statistics a BatchNorm layer normalises with makes another model of a trained one: the
-client's own, as its buffers tell, or, for images of another kind, those of the images themselves.
+The predictions of a trained model depend on the batch statistics of its BatchNorm layers. Here
+they are either the client's own, recovered from its buffers, or, for auxiliary images from another
+distribution, those of the images.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from rlu_cli.evidence.forward import ForwardConfig, mixed_order, outputs, pass_b
 from rlu_cli.types import Auxiliary, BatchMean, Interpolation, Outputs
 
 POINTS = (0.0, 0.5, 1.0)
-_LAYERS = 1  # BatchNorm layers, counted from the output, whose means are kept
-_UNSEEN = "the last BatchNorm layer does not see one row for each image: its means are left out"
+_LAYERS = 1  # BatchNorm layers, counted from the output, whose means are measured
+_NO_ROWS = "BatchNorm means are not used: the last layer does not get one row per image"
 
-_WEIGHTED_BATCH = 256  # images that weighted statistics are of, or |B| where that is more
-_LEAST = 1e-6  # weight of an image whose class the client has none of
+_WEIGHTED_BATCH = 256  # least images per batch for weighted statistics
+_LEAST = 1e-6  # least weight of an image, for classes with a share of 0
 
-# Mean and biased variance (C,) for a layer's inputs in the pass of the given number.
-_Normalising = Callable[[str, Tensor, int], tuple[Tensor, Tensor]]
-_Uses = list[Tensor]  # the inputs (|B|, C) of a layer, each time that one forward pass uses it
+# (layer, its inputs, number of the pass) → mean and biased variance (C,) to normalise with.
+_BatchStatistics = Callable[[str, Tensor, int], tuple[Tensor, Tensor]]
+_Uses = list[Tensor]  # inputs (|B|, C) of a layer, one per use within a forward pass
 
 
 def evaluate_along_interpolation(
@@ -42,24 +43,24 @@ def evaluate_along_interpolation(
     steps: int,
     ends: tuple[Outputs, Outputs],
 ) -> Interpolation:
-    """Outputs at points of the line, under the client's own batch statistics where they are told.
+    """Evaluate along the interpolation, with the client's own batch statistics if they are known.
 
-    In training mode every BatchNorm layer whose buffers moved normalises with the statistics that
-    the buffers tell, instead of those of a balanced auxiliary batch: the client's batches are
-    skewed, and on a trained model that changes what it predicts.
+    In training mode, every BatchNorm layer whose buffers moved normalises with the statistics
+    recovered from them, not with those of a balanced auxiliary batch: the client's batches are
+    skewed, which changes the predictions of a trained model.
 
-    steps  m; a single step starts and ends at the global model
-    ends   plain Outputs of both models, used again where nothing is told
+    steps  m; the gradient of a single step is that of the global model alone
+    ends   Outputs of both models, reused if the client's statistics are unknown
     """
     points = POINTS if steps > 1 else POINTS[:1]
     client_like = config.training and not is_noise(auxiliary)
     found, notes = recover(model, pair) if client_like else ({}, ())
     if not found:
-        seen = tuple(_plain(model, pair, auxiliary, config, point, ends) for point in points)
-        return Interpolation(points, seen, notes=notes)
-    told = _of_client(found, config.batch)
-    looks, means = _looks(model, pair, auxiliary, config, points, found, told)
-    return Interpolation(points, looks, means, () if means else (_UNSEEN,))
+        plain = tuple(_plain(model, pair, auxiliary, config, point, ends) for point in points)
+        return Interpolation(points, plain, notes=notes)
+    client = _client_statistics(found, config.batch)
+    evaluated, means = _evaluate(model, pair, auxiliary, config, points, found, client)
+    return Interpolation(points, evaluated, means, () if means else (_NO_ROWS,))
 
 
 def reevaluate_with_aux_statistics(
@@ -71,49 +72,50 @@ def reevaluate_with_aux_statistics(
     *,
     steps: int,
 ) -> Interpolation | None:
-    """As `look_along`, every layer normalising with the statistics that the images themselves would
-    have if the client's shares of them were in a batch.
+    """Evaluate along the interpolation with batch statistics of the auxiliary images.
 
-    For images of another kind than the client's, whose own statistics do not fit them. None where
-    that gives no finite logits or the device has no room for it: batches are larger here.
+    Every layer normalises with the statistics of its batch, the images weighted so that classes
+    have the client's shares. This is for auxiliary images from another distribution, which the
+    client's statistics do not fit. None if the model cannot run so: logits that are not finite, or
+    too little memory for the larger batches.
 
-    shares  (N,) of the client's labels, as far as they are known
+    shares  (N,) current estimate of the client's label shares
     """
     points = POINTS if steps > 1 else POINTS[:1]
     found, _ = recover(model, pair)
     wide = replace(config, batch=min(max(config.batch, _WEIGHTED_BATCH), len(auxiliary.images)))
-    weighted = _of_images(_weights(auxiliary, wide, shares))
+    weighted = _auxiliary_statistics(_weights(auxiliary, wide, shares))
     try:
-        looks, means = _looks(model, pair, auxiliary, wide, points, found, weighted)
+        evaluated, means = _evaluate(model, pair, auxiliary, wide, points, found, weighted)
     except InputError:
         return None
-    return Interpolation(points, looks, means) if means else None
+    return Interpolation(points, evaluated, means) if means else None
 
 
-def _looks(
+def _evaluate(
     model: nn.Module,
     pair: CheckpointPair,
     auxiliary: Auxiliary,
     config: ForwardConfig,
     points: Sequence[float],
     found: Mapping[str, Statistics],
-    statistics: _Normalising,
+    statistics: _BatchStatistics,
 ) -> tuple[tuple[Outputs, ...], tuple[BatchMean, ...]]:
-    """Outputs at every point, and the last layers as witnesses, under the given statistics."""
+    """Outputs at every point under the given statistics, and means of the last layers."""
     kept = list(found)[-_LAYERS:]
-    looks: list[Outputs] = []
+    evaluated: list[Outputs] = []
     inputs: list[dict[str, list[_Uses]]] = []
     for point in points:
         with _normalised(model, found, kept, statistics) as rows:
             state = between(pair, point)
-            looks.append(outputs(model, state, auxiliary, config, pair.after.path))
+            evaluated.append(outputs(model, state, auxiliary, config, pair.after.path))
         inputs.append(rows)
-    measurements = (_mean(n, found[n], [at[n] for at in inputs], auxiliary, config) for n in kept)
-    return tuple(looks), tuple(mean for mean in measurements if mean is not None)
+    means = (_batch_mean(n, found[n], [at[n] for at in inputs], auxiliary, config) for n in kept)
+    return tuple(evaluated), tuple(mean for mean in means if mean is not None)
 
 
 def between(pair: CheckpointPair, point: float) -> dict[str, Tensor]:
-    """The state at θ_g + s (θ_c - θ_g); whole numbers and flags are the client's."""
+    """The state at θ_g + s (θ_c - θ_g), s = `point`; integers and flags are the client's."""
     before, after = pair.before.state, pair.after.state
     return {
         name: torch.lerp(before[name].to(value), value, point)
@@ -136,57 +138,57 @@ def _plain(
     return outputs(model, between(pair, point), auxiliary, config, pair.after.path)
 
 
-def _mean(
+def _batch_mean(
     name: str,
-    told: Statistics,
+    statistics: Statistics,
     inputs: Sequence[Sequence[_Uses]],
     auxiliary: Auxiliary,
     config: ForwardConfig,
 ) -> BatchMean | None:
-    """The layer as a witness; None where it does not see one row for each image.
+    """The layer's mean input as a measurement; None if it does not get one row per image.
 
-    A layer that a forward pass uses several times sees each image as often, and by its buffers'
-    momentum a later use weighs more.
+    If a forward pass uses the layer several times, each image has several inputs. They are averaged
+    with the weights that the momentum of the buffers gives them: later uses weigh more.
 
-    inputs  at every point, of every forward pass
+    inputs  the layer's inputs per point and forward pass
     """
     passes = [uses for at in inputs for uses in at]
     often = len(passes[0]) if passes else 0
     alike = all(len(uses) == often and all(len(x) == config.batch for x in uses) for uses in passes)
-    if not often or not alike or len(told.weights) % often:
+    if not often or not alike or len(statistics.weights) % often:
         return None
-    steps = told.weights.view(-1, often)
+    steps = statistics.weights.view(-1, often)
     parts = (steps[-1] / steps[-1].sum()).tolist()
 
     def joined(uses: _Uses) -> Tensor:
-        return torch.stack([seen * part for seen, part in zip(uses, parts, strict=True)]).sum(0)
+        return torch.stack([x * part for x, part in zip(uses, parts, strict=True)]).sum(0)
 
     count = len(auxiliary.images)
     rows = tuple(torch.cat([joined(uses) for uses in at])[:count] for at in inputs)
-    return BatchMean(name, told.mean, steps.sum(1), told.rounding, rows)
+    return BatchMean(name, statistics.mean, steps.sum(1), statistics.rounding, rows)
 
 
-def _of_client(found: Mapping[str, Statistics], batch: int) -> _Normalising:
-    """What the buffers tell.
+def _client_statistics(found: Mapping[str, Statistics], batch: int) -> _BatchStatistics:
+    """The client's batch statistics, recovered from its buffers.
 
-    batch  |B|: running_var keeps unbiased variances, a training pass divides by the biased one
+    batch  |B|: running_var stores unbiased variances, a training pass normalises with biased ones
     """
 
-    def told(name: str, seen: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        values = batch * seen[0, 0].numel()
+    def client(name: str, inputs: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        values = batch * inputs[0, 0].numel()
         return found[name].mean, found[name].variance * (max(values - 1, 1) / values)
 
-    return told
+    return client
 
 
-def _of_images(weights: Sequence[Tensor]) -> _Normalising:
-    """What a layer sees, each image by its weight.
+def _auxiliary_statistics(weights: Sequence[Tensor]) -> _BatchStatistics:
+    """The statistics of the layer's own inputs, each image with its weight.
 
-    weights  of every batch, (|B|,) each, summing to 1
+    weights  per batch (|B|,), summing to 1
     """
 
-    def weighted(name: str, seen: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        flat = seen.flatten(2) if seen.dim() > 2 else seen[:, :, None]
+    def weighted(name: str, inputs: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        flat = inputs.flatten(2) if inputs.dim() > 2 else inputs[:, :, None]
         weight = weights[number].to(flat)
         mean = weight @ flat.mean(2)
         return mean, weight @ ((flat - mean[:, None]) ** 2).mean(2)
@@ -195,9 +197,9 @@ def _of_images(weights: Sequence[Tensor]) -> _Normalising:
 
 
 def _weights(auxiliary: Auxiliary, config: ForwardConfig, shares: Tensor) -> list[Tensor]:
-    """Weights of the images of every batch, in the order of `outputs`: classes count as shares say.
+    """Weights of the images of every batch, in the order of `outputs`, by the shares of classes.
 
-    A class that a batch has no image of counts nothing there.
+    The shares of classes without an image in the batch are spread over the other classes.
     """
     order = mixed_order(len(auxiliary.images), config.seed)
     weights = []
@@ -211,15 +213,18 @@ def _weights(auxiliary: Auxiliary, config: ForwardConfig, shares: Tensor) -> lis
 
 @contextmanager
 def _normalised(
-    model: nn.Module, found: Mapping[str, Statistics], kept: Sequence[str], statistics: _Normalising
+    model: nn.Module,
+    found: Mapping[str, Statistics],
+    kept: Sequence[str],
+    statistics: _BatchStatistics,
 ) -> Iterator[dict[str, list[_Uses]]]:
-    """Let the layers normalise with the given statistics; yields inputs of those to be kept.
+    """Make the layers normalise with the given statistics; yields the inputs of those in `kept`.
 
-    A layer that counted more batches than others is used several times in a pass: what was told is
-    of all its uses together and fits none of them, so that each keeps the images' own statistics.
+    A layer that counted more batches than others is used several times per pass. Its recovered
+    statistics mix all its uses and fit none of them, so it keeps the batch's own statistics.
     """
     rows: dict[str, list[_Uses]] = {name: [] for name in kept}
-    once = min(len(told.weights) for told in found.values())
+    once = min(len(one.weights) for one in found.values())
     number = -1
 
     def open_pass(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -230,12 +235,12 @@ def _normalised(
 
     def use(name: str) -> Any:
         def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            seen = inputs[0].detach()
+            x = inputs[0].detach()
             if name in rows:
-                rows[name][-1].append(seen.flatten(2).mean(2) if seen.dim() > 2 else seen)
+                rows[name][-1].append(x.flatten(2).mean(2) if x.dim() > 2 else x)
             if len(found[name].weights) > once:
                 return
-            mean, variance = statistics(name, seen, number)
+            mean, variance = statistics(name, x, number)
             module.training = False
             module.running_mean.copy_(mean)  # type: ignore[operator]
             module.running_var.copy_(variance)  # type: ignore[operator]

@@ -1,7 +1,8 @@
-"""Which architecture, activation and input scaling the two files were made with.
+"""Model selection: which architecture, activation and input scaling fit the two checkpoints.
 
-Keys and shapes tell most of it. What they cannot tell is ranked by the embedding the update
-implies (Eq. 14): under the right model it points where the auxiliary images' embeddings point.
+Keys and shapes determine most of it. The remaining hypotheses are ranked by the embedding that the
+update implies (Eq. 14): under the right model it is parallel to the auxiliary images' mean
+embedding.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ def choose(
     auxiliary: Auxiliary,
     config: ForwardConfig,
 ) -> list[ModelHypothesis]:
-    """The candidates with their figures, best first; a single one is not measured.
+    """The candidates with cosine and norm ratio, best first; a single one is not evaluated.
 
-    The activation is the one whose embedding has the largest cosine under any scaling, then the
-    scaling is the one whose norm ratio is nearest 1.
+    The best model and activation have the largest cosine under any scaling. The best scaling then
+    has the norm ratio nearest 1.
 
-    Raises InputError E224 when the norm ratios of two scalings are within 5 %.
+    update  of the output layer, without the gradient-free offset
+
+    Raises InputError E224 if the norm ratios of the two best scalings are within 5 %.
     """
     if is_noise(auxiliary):
         scalings = {c.normalise for c in candidates}
@@ -47,56 +50,60 @@ def choose(
     if len(candidates) == 1:
         return list(candidates)
     sample = _sample(auxiliary, config.batch)
-    measured = [_measured(c, pair, update, sample, config) for c in candidates]
-    best = max(measured, key=lambda r: r.cosine)
-    alike = [r for r in measured if (r.model, r.arguments) == (best.model, best.arguments)]
-    alike.sort(key=lambda r: abs(math.log(max(r.norm_ratio, 1e-9))))
-    _refuse_a_tie(alike)
-    others = sorted((r for r in measured if r not in alike), key=lambda r: -r.cosine)
-    return alike + others
+    evaluated = [_evaluated(c, pair, update, sample, config) for c in candidates]
+    best = max(evaluated, key=lambda h: h.cosine)
+    scalings_of_best = [
+        h for h in evaluated if (h.model, h.arguments) == (best.model, best.arguments)
+    ]
+    scalings_of_best.sort(key=lambda h: abs(math.log(max(h.norm_ratio, 1e-9))))
+    _refuse_tie(scalings_of_best)
+    others = sorted((h for h in evaluated if h not in scalings_of_best), key=lambda h: -h.cosine)
+    return scalings_of_best + others
 
 
-def _refuse_a_tie(alike: Sequence[ModelHypothesis]) -> None:
-    if len(alike) < 2:
+def _refuse_tie(candidates: Sequence[ModelHypothesis]) -> None:
+    """Raise InputError E224 if the two best input scalings fit equally well."""
+    if len(candidates) < 2:
         return
-    first, second = alike[:2]
-    told = second.norm_ratio > 0  # an update of the weights or the bias alone has no ratio
-    if not told or abs(first.norm_ratio / second.norm_ratio - 1) <= _TOO_CLOSE:
+    first, second = candidates[:2]
+    known = second.norm_ratio > 0  # 0 if only the weights or only the bias moved
+    if not known or abs(first.norm_ratio / second.norm_ratio - 1) <= _TOO_CLOSE:
         raise InputError(
             "E224",
-            "the scaling of the input cannot be told from the files",
-            facts=[(r.normalise, f"embedding norm ratio {r.norm_ratio:.3f}") for r in alike],
-            why="a model with normalisation layers sees nearly the same under each"
+            "the input scaling cannot be determined from the files",
+            facts=[(h.normalise, f"embedding norm ratio {h.norm_ratio:.3f}") for h in candidates],
+            why="a model with normalisation layers gives nearly the same outputs under each"
             if first.norm_ratio > 0
             else "",
-            hint="say how the client scaled its images: --normalize none|half|imagenet|MEAN/STD",
+            hint="give the client's input scaling: --normalize none|half|imagenet|MEAN/STD",
         )
 
 
-def _measured(
-    reading: ModelHypothesis,
+def _evaluated(
+    hypothesis: ModelHypothesis,
     pair: CheckpointPair,
     update: Head,
     auxiliary: Auxiliary,
     config: ForwardConfig,
 ) -> ModelHypothesis:
-    model = reading.build(pair.before, auxiliary.classes)
-    seen = replace(config, normalise=parse_normalisation(reading.normalise))
-    before, after = evaluate_pair(model, pair, auxiliary, seen)
+    """The hypothesis with its cosine and norm ratio."""
+    model = hypothesis.build(pair.before, auxiliary.classes)
+    config = replace(config, normalise=parse_normalisation(hypothesis.normalise))
+    before, after = evaluate_pair(model, pair, auxiliary, config)
     cosine, ratio = embedding_fit(with_bias(update, before, after), before, after)
-    return replace(reading, cosine=cosine, norm_ratio=ratio)
+    return replace(hypothesis, cosine=cosine, norm_ratio=ratio)
 
 
 def embedding_fit(update: Head, before: Outputs, after: Outputs) -> tuple[float, float]:
-    """Cosine and norm ratio of the embedding the update implies to the images' mean embedding."""
+    """Cosine and norm ratio of the implied embedding to the images' mean embedding (Eq. 14)."""
     implied = implied_embedding(update).double()
-    seen = mean_embedding(before, after).double()
-    cosine = torch.nn.functional.cosine_similarity(implied, seen, dim=0)
-    return float(cosine), float(implied.norm() / seen.norm())
+    mean = mean_embedding(before, after).double()
+    cosine = torch.nn.functional.cosine_similarity(implied, mean, dim=0)
+    return float(cosine), float(implied.norm() / mean.norm())
 
 
 def _sample(auxiliary: Auxiliary, batch: int) -> Auxiliary:
-    """A few images of every class, enough for a batch: ranking needs a mean, not moments."""
+    """A few images of every class, at least a batch in all: enough for a mean embedding."""
     wanted = max(_RANKING_IMAGES, batch)
     each = max(2, wanted // auxiliary.classes)
     index = [

@@ -1,6 +1,6 @@
-"""How each observation that a method may ask for is made: one key, one function.
+"""How each observation that a method can request is computed: one function per key.
 
-An observation is added with its key in `attacks.observations`, one function and one line here.
+To add an observation, add its key to `attacks.observations`, and one function and one line here.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from rlu_cli.types import (
     VirtualPopulation,
 )
 
-VIRTUAL_CLIENTS = 64  # of a virtual population, unless --virtual-clients says otherwise
-_PER_CLASS = 3  # virtual clients a class: with fewer there is no slope to estimate
+VIRTUAL_CLIENTS = 64  # of a virtual population, by default
+_PER_CLASS = 3  # virtual clients per class: fewer do not determine the emulator's slope
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that an observation may use.
+    """The inputs of an observation.
 
     case      the pair of checkpoints, the images, the settings
-    model     with the selected architecture
-    config    how it is run
-    evidence  as far as every method sees it
-    progress  called with what is going on
+    model     the selected architecture
+    config    forward config of the model
+    evidence  evidence shared by all methods, without observations
+    progress  progress callback
     """
 
     case: Case
@@ -109,7 +109,7 @@ def _class_updates(scene: Scene) -> Tensor:
         scene.config,
         progress=scene.progress,
     )
-    if not evidence.biased:  # the client's bias update is derived from its weights: do the same
+    if not evidence.biased:  # derive the bias update from the weights, as for the client
         trained = [replace(head, bias=None) for head in trained]
     rows = [with_bias(head, evidence.before, evidence.after).bias for head in trained]
     return torch.stack([row for row in rows if row is not None])

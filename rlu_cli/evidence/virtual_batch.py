@@ -1,6 +1,6 @@
-"""Several virtual clients at once: a row of weights for each, and one pass for all of them.
+"""A virtual batch: several virtual clients trained in one vectorised pass per step.
 
-A step of one small model keeps a GPU waiting for the next instruction; there, this is faster.
+This is faster on a GPU, where the steps of one small model are bound by kernel launches.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from rlu_cli.models import load_weights
 from rlu_cli.schemes.descent import clip_to_norm, descent
 from rlu_cli.types import Auxiliary, Checkpoint
 
-AT_ONCE = 16  # clients on a GPU, whose memory then holds as many batches
+AT_ONCE = 16  # virtual clients per GPU pass; memory grows with it
 
-Rows = dict[str, Tensor]  # by name, the first dimension one for each client
+Rows = dict[str, Tensor]  # tensors by name, stacked over clients in the first dimension
 
 
 def train_each(
@@ -38,11 +38,12 @@ def train_each(
     training: LocalTraining,
     config: ForwardConfig,
 ) -> Iterator[dict[str, Tensor]]:
-    """What virtual clients with these rounds hand in, in order, as `train_virtual` gives it.
+    """Train virtual clients; yields the state each sends, in order, as `train_virtual` returns it.
 
-    rounds  for each client its batches; its dropout is drawn from `view.seed` + its number
+    rounds  the batches of each client
+    config  client r draws its dropout masks with seed `config.seed` + r
 
-    On a GPU `AT_ONCE` clients train together where the model can be run so.
+    On a GPU, `AT_ONCE` clients train together if `train_together` supports the model.
     """
     together = config.device.type == "cuda"
     for first in range(0, len(rounds), AT_ONCE):
@@ -50,8 +51,8 @@ def train_each(
         configs = [
             replace(config, seed=config.seed + first + number) for number in range(len(part))
         ]
-        told = model, checkpoint, auxiliary, part, training, configs
-        ends = train_together(*told) if together else None
+        arguments = model, checkpoint, auxiliary, part, training, configs
+        ends = train_together(*arguments) if together else None
         if ends is not None:
             yield from ends
             continue
@@ -68,23 +69,23 @@ def train_together(
     training: LocalTraining,
     configs: Sequence[ForwardConfig],
 ) -> list[dict[str, Tensor]] | None:
-    """What R clients hand in, each step of all of them in one pass through `torch.vmap`.
+    """The states that R clients send, with each step of all of them in one `torch.vmap` pass.
 
-    rounds  of the R clients; batch τ has the same size in all
-    views   of the R clients, alike but for the seed of dropout
+    rounds   batches of the R clients; batch τ has the same size for all
+    configs  of the R clients, equal except for the seed of dropout
 
-    None where that cannot be: the model decides by values (BatchNorm with `momentum=None` does), it
-    draws at random by other means than a dropout module, weights of it have two names, it diverges,
-    or memory runs out. `model` itself is neither run nor changed.
+    None if the model does not allow it: its control flow depends on values (as that of BatchNorm
+    with `momentum=None`), it draws random numbers outside dropout modules, it has tied weights, it
+    diverges, or memory runs out. `model` itself is neither run nor changed.
     """
     try:
-        own = deepcopy(model)  # a pass that fails half way would leave it with rows for weights
+        own = deepcopy(model)  # a failed pass would leave stacked weights in it
         load_weights(own, checkpoint.state, path=checkpoint.path)
         own.to(configs[0].device).train(configs[0].training)
         # What a user's own model prints must not end up in the report.
         with redirect_stdout(sys.stderr):
             return None if _tied(own) else _train_rows(own, auxiliary, rounds, training, configs)
-    except Exception:  # whatever the user's own code raises: one by one, it is raised again
+    except Exception:  # training one by one raises the error of the user's code again
         return None
 
 
@@ -104,21 +105,21 @@ def _train_rows(
     moving = [rows for rows in parameters.values() if rows.requires_grad]
     take_step = descent(training.optimizer, moving, training.recursion, betas=training.betas)
     masks = _Masks(configs)
-    with output_logits(model, config.layer) as seen, seeded_dropout(model, config, masks.draw):
+    with output_logits(model, config.layer) as captured, seeded_dropout(model, config, masks.draw):
 
         def loss_of(own: Rows, kept: Rows, images: Tensor, targets: Tensor, number: Tensor) -> Any:
             masks.number = number
             functional_call(model, (own, kept), (images,))
-            logits, smoothing = seen.pop(), training.smoothing
+            logits, smoothing = captured.pop(), training.smoothing
             return functional.cross_entropy(logits, targets, label_smoothing=smoothing), kept
 
         losses_of = torch.vmap(loss_of, randomness="same")
         fresh = _random_states(config.device)
         for index, batches in enumerate(zip(*rounds, strict=True)):
-            taken = torch.from_numpy(np.stack(batches))
-            images = config.normalise(auxiliary.images[taken.flatten()].to(config.device))
-            targets = auxiliary.labels[taken].to(config.device)
-            images = images.reshape(*taken.shape, *images.shape[1:])
+            rows = torch.from_numpy(np.stack(batches))
+            images = config.normalise(auxiliary.images[rows.flatten()].to(config.device))
+            targets = auxiliary.labels[rows].to(config.device)
+            images = images.reshape(*rows.shape, *images.shape[1:])
             losses, buffers = losses_of({**parameters}, buffers, images, targets, masks.numbers)
             gradients = torch.autograd.grad(
                 losses.sum(), moving, allow_unused=True, materialize_grads=True
@@ -132,10 +133,10 @@ def _train_rows(
 
 
 class _Masks:
-    """Dropout masks of all clients at once, each from its own seed, as `seeded_dropout` draws them.
+    """Dropout masks of all clients, each from its own seed, as `seeded_dropout` draws them.
 
-    numbers  (R,) of the clients
-    number   of the one whose pass `torch.vmap` is tracing
+    numbers  (R,) indices of the clients
+    number   scalar index of the client in the current `torch.vmap` pass
     """
 
     def __init__(self, configs: Sequence[ForwardConfig]) -> None:
@@ -149,7 +150,7 @@ class _Masks:
 
 
 def _clipped(gradients: Sequence[Tensor], limit: float | None) -> Sequence[Tensor]:
-    """Each client's gradients clipped by their own norm."""
+    """Clip each client's gradients by their own joint norm."""
     if limit is None:
         return gradients
     return torch.vmap(lambda *own: tuple(clip_to_norm(own, limit)))(*gradients)
@@ -160,7 +161,7 @@ def _rows(value: Tensor, count: int) -> Tensor:
 
 
 def _random_states(device: torch.device) -> Tensor:
-    """Where torch's own generators stand, on the CPU and on the device."""
+    """The states of torch's default generators, on the CPU and on the device."""
     states = [torch.get_rng_state()]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
@@ -168,7 +169,7 @@ def _random_states(device: torch.device) -> Tensor:
 
 
 def _tied(model: nn.Module) -> bool:
-    """Whether a parameter or buffer has several names."""
+    """Whether a parameter or buffer has several names (tied weights)."""
     once, often = (
         [*model.named_parameters(remove_duplicate=one), *model.named_buffers(remove_duplicate=one)]
         for one in (True, False)
@@ -177,7 +178,7 @@ def _tied(model: nn.Module) -> bool:
 
 
 def _states(model: nn.Module, rows: Rows, clients: int) -> list[dict[str, Tensor]]:
-    """Each client's parameters and buffers, on the CPU, of those that the model saves."""
+    """Each client's state dict, on the CPU."""
     ended = {name: rows[name].detach().cpu() for name in model.state_dict()}
     return [
         {name: value[number].clone() for name, value in ended.items()} for number in range(clients)

@@ -1,8 +1,8 @@
-"""Virtual clients: the federation's own local training, on auxiliary images with known labels.
+"""Virtual clients: the client's local training, run on auxiliary images with known labels.
 
-They start from the checkpoint under study and train as the client did, whatever its optimiser. What
-a scheme's memory adds to every gradient (Scaffold, FedDyn, FedDC) and an old momentum buffer are
-not theirs: compare with `evidence.learned`, where both are removed.
+They start from the global checkpoint and use the client's optimiser. They have neither a scheme's
+memory (Scaffold, FedDyn, FedDC) nor an old momentum buffer: compare with `evidence.learned`, which
+excludes both.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ def class_updates(
     *,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Head]:
-    """Δθ + h of the output layer, of N virtual clients that hold one class each.
+    """Δθ + h of the output layer for N virtual clients that hold one class each.
 
-    Number c trains on the images of class c alone, in an order that `view.seed` shuffles, anew
-    whenever they run out; h is what weight decay does by itself. A head without a bias stays so.
+    Client c trains only on images of class c. Their order is shuffled with `config.seed`, and again
+    whenever they run out. h is the offset by weight decay. The bias is None for a layer without.
 
-    auxiliary  labelled images, at least one of each class
-    training   the client's; with a batch size nobody told, `view.batch`
+    auxiliary  labelled images, at least one per class
+    training   the client's local training; `config.batch` replaces a missing batch size
+    progress   progress callback
 
-    BatchNorm in training mode sees batches of one class, whose statistics are not those of the
-    client's mixed batches: the columns are then further from additive.
+    In training mode, BatchNorm sees batches of one class, whose statistics differ from those of the
+    client's mixed batches. The updates are then further from additive.
 
     Raises InputError E207 and E215 as `train_virtual` does.
     """
@@ -67,7 +68,7 @@ def class_updates(
 def _batches_of_class(
     label: int, auxiliary: Auxiliary, training: LocalTraining, config: ForwardConfig
 ) -> list[NDArray[np.int64]]:
-    """Positions of the images of each step, all of one class, in as many as the client had."""
+    """Image positions of each step's batch, all of one class, in the client's batch sizes."""
     plan = training.plan
     if plan.batch_sizes is None:
         plan = replace(plan, batch_sizes=(config.batch,) * plan.steps)
@@ -84,13 +85,13 @@ def train_virtual(
     training: LocalTraining,
     config: ForwardConfig,
 ) -> dict[str, Tensor]:
-    """Parameters and buffers, on the CPU, that a client with these batches would hand in.
+    """The state dict, on the CPU, that a client with these batches would send.
 
-    model    takes the checkpoint's weights, trains, and is left with the checkpoint's weights
-    batches  for each step, positions among the auxiliary images; one may come more than once
-    view     training mode or not, scaling, device, and the seed of dropout
+    model    loaded with the checkpoint's weights before and after training
+    batches  for each step, positions among the auxiliary images; repetitions are allowed
+    config   mode, input scaling, device and seed of dropout
 
-    Raises InputError E207 when the training diverges, E215 when the model cannot be trained.
+    Raises InputError E207 if training diverges, E215 if the model cannot be trained.
     """
     load_weights(model, checkpoint.state, path=checkpoint.path)
     model.to(config.device).train(config.training)
@@ -114,16 +115,17 @@ def _take_steps(
     training: LocalTraining,
     config: ForwardConfig,
 ) -> None:
-    """Steps on mean cross-entropy, one batch each (Eq. 5)."""
+    """Take one step on the mean cross-entropy of each batch (Eq. 5)."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     take_step = descent(training.optimizer, parameters, training.recursion, betas=training.betas)
-    with output_logits(model, config.layer) as seen:
+    with output_logits(model, config.layer) as captured:
         for index, batch in enumerate(batches):
             rows = torch.from_numpy(batch)
             images = config.normalise(auxiliary.images[rows].to(config.device))
             targets = auxiliary.labels[rows].to(config.device)
             model(images)
-            loss = functional.cross_entropy(seen.pop(), targets, label_smoothing=training.smoothing)
+            logits, smoothing = captured.pop(), training.smoothing
+            loss = functional.cross_entropy(logits, targets, label_smoothing=smoothing)
             gradients = torch.autograd.grad(
                 loss, parameters, allow_unused=True, materialize_grads=True
             )
@@ -137,17 +139,18 @@ def _clipped(gradients: Sequence[Tensor], limit: float | None) -> Sequence[Tenso
 
 @contextmanager
 def output_logits(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """A list in which every pass leaves its logits (B, N), read at the output layer whatever the
-    model makes of them then; take them out before the next.
+    """Yields a list to which each pass writes its logits (B, N), captured at the output layer.
+
+    Pop them before the next pass, which overwrites them.
     """
-    seen: list[Tensor] = []
+    captured: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen[:] = [output.flatten(1)]
+        captured[:] = [output.flatten(1)]
 
     hook = model.get_submodule(layer).register_forward_hook(keep)
     try:
-        yield seen
+        yield captured
     finally:
         hook.remove()
 
@@ -157,8 +160,8 @@ def _require_finite(parameters: Sequence[Tensor]) -> None:
         raise InputError(
             "E207",
             "the training of a virtual client diverged: its weights are not finite",
-            why="it takes the client's steps on auxiliary images, from the global checkpoint",
-            hint="check --lr, --optimizer and --normalize, or leave out the methods that train "
+            why="it trains as the client did, from the global checkpoint on auxiliary images",
+            hint="check --lr, --optimizer and --normalize, or omit the methods that train "
             "virtual clients (`rlu methods`)",
         )
 
@@ -168,5 +171,5 @@ def _cannot_train(problem: Exception) -> InputError:
         why, hint = "the device ran out of memory", "use --device cpu"
     else:
         why = printable(f"{type(problem).__name__}: {problem}", 300)
-        hint = "leave out the methods that train virtual clients (`rlu methods`)"
+        hint = "omit the methods that train virtual clients (`rlu methods`)"
     return InputError("E215", "a virtual client cannot train this model", why=why, hint=hint)

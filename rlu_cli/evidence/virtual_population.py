@@ -1,7 +1,7 @@
-"""Virtual clients whose label counts are known: drawn, trained from the checkpoint under study.
+"""A virtual population: virtual clients with known label counts, trained from the global model.
 
-They show what an update of this very model gives away, whatever the optimiser. What they cannot
-show: the client's images were trained on, and the auxiliary ones were not.
+They show how much an update of this model reveals, for any optimiser. They cannot show the effect
+of the generalisation gap: the model has not been trained on the auxiliary images.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from rlu_cli.numerics.emulator import emulate
 from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.types import Auxiliary, Checkpoint, VirtualPopulation
 
-ANY_LABELS = 0.5  # Dirichlet concentration of clients of whom nothing is known
-_CLOSE, _SPARE = 20.0, 0.25  # of the distribution about an estimate, and what every class gets
-# Of each part of an ensemble: its share, its concentration about the last estimate, and the weight
-# of its clients. Those of any labels only lead the way: the slope is another where they are.
+ANY_LABELS = 0.5  # Dirichlet concentration of clients with unknown labels
+_CLOSE, _SPARE = 20.0, 0.25  # concentration around an estimate, and a constant for every class
+# For each part of a population: its share of the clients, its concentration around the current
+# estimate, and the weight of its clients. The first part has arbitrary labels, where the emulator's
+# slope differs, so it hardly counts.
 _PARTS = ((0.25, 0.0, 0.02), (0.375, 20.0, 1.0), (0.375, 60.0, 1.0))
-_FEWEST = 6  # virtual clients, for there to be a slope
-_LAYERS = 2  # BatchNorm layers, counted from the output, whose inputs are compared
+_FEWEST = 6  # virtual clients; fewer do not determine the emulator's slope
+_LAYERS = 2  # BatchNorm layers, counted from the output, whose statistics are compared
 
 
 @dataclass(frozen=True)
 class VirtualClient:
     """One virtual client after its round.
 
-    checkpoint  what it hands in
-    counts      (N,) int64, labels that went into its update
-    images      (N,) effective number of different images behind them: (Σ c)² / Σ c² of a class
-                whose images were used c times each; 0 where there is none
+    checkpoint  checkpoint it sends
+    counts      (N,) int64, labels in its update
+    images      (N,) effective number of distinct images per class: (Σ c)² / Σ c², with c the number
+                of uses of each image; 0 for absent classes
     """
 
     checkpoint: Checkpoint
@@ -54,9 +55,9 @@ class VirtualClient:
 
 
 def halves(auxiliary: Auxiliary, seed: int) -> tuple[Auxiliary, Auxiliary]:
-    """The images cut in two, every class alike: one half for virtual clients, one for the server.
+    """Split the images at random into two halves, stratified by class.
 
-    Raises InputError E226 when a class has fewer than four images.
+    Raises InputError E226 if a class has fewer than four images.
     """
     rng = np.random.default_rng((seed, 11))
     labels = auxiliary.labels.numpy()
@@ -64,9 +65,9 @@ def halves(auxiliary: Auxiliary, seed: int) -> tuple[Auxiliary, Auxiliary]:
     if min(map(len, orders)) < 4:
         raise InputError(
             "E226",
-            "virtual clients need four auxiliary images of every class, or more",
-            why="they train on one half of the images, and the method is shown the other",
-            hint="add images to --aux, or leave out --virtual-clients",
+            "virtual clients need at least four auxiliary images per class",
+            why="they train on one half of the images, and the method uses the other",
+            hint="add images to --aux, or omit --virtual-clients",
         )
     first, second = (np.sort(np.concatenate([o[k::2] for o in orders])) for k in (0, 1))
     return take(auxiliary, first), take(auxiliary, second)
@@ -79,83 +80,90 @@ def compare(
     training: LocalTraining,
     config: ForwardConfig,
     count: int,
-    likeness: Tensor | None = None,
+    sampling_weights: Tensor | None = None,
     *,
     progress: Callable[[str], None] = lambda text: None,
 ) -> VirtualPopulation:
-    """`count` virtual clients, six or more, beside the client of `pair`: a quarter of any labels,
-    the others drawn nearer and nearer to what those before make of the client.
+    """Train a virtual population and compute the update statistics of its clients and of `pair`.
 
-    likeness  (A,) as `train_clients` has it
+    A quarter of the clients has arbitrary label shares. The others are drawn in two parts, with
+    rising concentration, around the emulator's estimate from the clients so far.
+
+    pair              global and client checkpoint
+    count             virtual clients; at least six are trained
+    sampling_weights  (A,) as in `train_clients`
+    progress          progress callback
     """
     count = max(count, _FEWEST)
     near = [round(count * share) for share, _, _ in _PARTS[1:]]
     parts = [count - sum(near), *near]
-    observed = handed_in(model, pair)
+    observed = update_statistics(model, pair)
     shares: list[Tensor] = []
-    handed: list[dict[str, Tensor]] = []
+    rows: list[dict[str, Tensor]] = []
     closeness: list[float] = []
     for part, (_, concentration, weight) in zip(parts, _PARTS, strict=True):
         seeded = replace(config, seed=config.seed + len(shares))
         if not shares:
             drawn = draw_shares(auxiliary.classes, ANY_LABELS, part, seeded.seed)
         else:
-            so_far = _beside(shares, handed, observed, closeness)
-            guess = emulate(so_far.shares, so_far.rows, so_far.observed, so_far.closeness).shares
-            drawn = draw_near(guess, part, seeded.seed, concentration)
-        told = pair.before, auxiliary, training, seeded, drawn, likeness
-        for client in train_clients(model, *told, progress=progress):
+            so_far = _population(shares, rows, observed, closeness)
+            estimate = emulate(so_far.shares, so_far.rows, so_far.observed, so_far.closeness).shares
+            drawn = draw_near(estimate, part, seeded.seed, concentration)
+        arguments = pair.before, auxiliary, training, seeded, drawn, sampling_weights
+        for client in train_clients(model, *arguments, progress=progress):
             shares.append(client.shares)
-            handed.append(handed_in(model, replace(pair, after=client.checkpoint)))
+            rows.append(update_statistics(model, replace(pair, after=client.checkpoint)))
             closeness.append(weight)
-    return _beside(shares, handed, observed, closeness)
+    return _population(shares, rows, observed, closeness)
 
 
-def _beside(
+def _population(
     shares: Sequence[Tensor],
-    handed: Sequence[Mapping[str, Tensor]],
+    rows: Sequence[Mapping[str, Tensor]],
     observed: Mapping[str, Tensor],
     closeness: Sequence[float],
 ) -> VirtualPopulation:
-    """The figures that all hand in: a client may have frozen what virtual ones train."""
-    names = [name for name in observed if all(name in one for one in handed)]
+    """Stack the statistics common to all clients; the real one may have frozen some layers."""
+    names = [name for name in observed if all(name in row for row in rows)]
     return VirtualPopulation(
         shares=torch.stack(list(shares)),
-        rows=torch.stack([torch.cat([one[name] for name in names]) for one in handed]),
+        rows=torch.stack([torch.cat([row[name] for name in names]) for row in rows]),
         observed=torch.cat([observed[name] for name in names]),
         closeness=torch.tensor(closeness, dtype=torch.float64),
     )
 
 
-def handed_in(model: nn.Module, pair: CheckpointPair) -> dict[str, Tensor]:
-    """What a client hands in, float64, by name, as far as it is there: bias update, row sums of the
-    weights' update, mean and variance of the inputs of the last two BatchNorm layers that moved.
+def update_statistics(model: nn.Module, pair: CheckpointPair) -> dict[str, Tensor]:
+    """Statistics of a client's update by name, float64, those that exist.
+
+    Row sums (N,) of the weight update, the bias update (N,), and mean and variance (C,) of the
+    inputs of the last two BatchNorm layers whose buffers moved.
     """
     update = pair.update
-    figures = {"weights": update.weight.double().sum(1)}
+    statistics = {"weights": update.weight.double().sum(1)}
     if update.bias is not None:
-        figures["bias"] = update.bias.double()
-    told, _ = recover(model, pair)
-    for name in list(told)[-_LAYERS:]:
-        figures[f"mean input of {name}"] = told[name].mean
-        figures[f"variance of the inputs of {name}"] = told[name].variance
-    return figures
+        statistics["bias"] = update.bias.double()
+    found, _ = recover(model, pair)
+    for name in list(found)[-_LAYERS:]:
+        statistics[f"mean input of {name}"] = found[name].mean
+        statistics[f"variance of the inputs of {name}"] = found[name].variance
+    return statistics
 
 
 def draw_near(shares: Tensor, count: int, seed: int, concentration: float = _CLOSE) -> Tensor:
-    """(count, N) label shares about those of a client, from a Dirichlet distribution."""
+    """Draw label shares (count, N) around `shares` (N,) from a Dirichlet distribution."""
     rng = np.random.default_rng((seed, 14))
     return torch.from_numpy(rng.dirichlet((concentration * shares + _SPARE).numpy(), count))
 
 
 def take(auxiliary: Auxiliary, index: NDArray[np.int64]) -> Auxiliary:
-    """Some of the images, in this order."""
+    """The images at the positions `index`, in this order."""
     rows = torch.from_numpy(index)
     return replace(auxiliary, images=auxiliary.images[rows], labels=auxiliary.labels[rows])
 
 
 def draw_shares(classes: int, alpha: float, count: int, seed: int) -> Tensor:
-    """(count, N) label shares of as many clients, from a symmetric Dirichlet distribution."""
+    """Draw label shares (count, N) from a symmetric Dirichlet distribution, parameter `alpha`."""
     rng = np.random.default_rng((seed, 12))
     return torch.from_numpy(rng.dirichlet([alpha] * classes, count))
 
@@ -167,27 +175,34 @@ def train_clients(
     training: LocalTraining,
     config: ForwardConfig,
     shares: Tensor,
-    likeness: Tensor | None = None,
+    sampling_weights: Tensor | None = None,
     *,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[VirtualClient]:
     """Train a virtual client for each row of `shares` (R, N).
 
-    likeness  (A,) how likely each auxiliary image is to be drawn within its class; None: all alike
+    sampling_weights  (A,) weight with which each auxiliary image is drawn within its class; None
+                      for equal weights
+    progress          progress callback
 
-    A class with fewer images than labels is drawn again and again. With full passes over the same
-    samples every pass has the same images in a new order.
+    Images repeat if a class has fewer images than labels. With full passes, every pass has the same
+    images in a new order.
     """
     plan = _sized(training.plan, config.batch)
-    likely = torch.ones(len(auxiliary.labels)).double() if likeness is None else likeness
+    if sampling_weights is None:
+        sampling_weights = torch.ones(len(auxiliary.labels)).double()
     rounds = [
-        _batches(row, auxiliary, plan, likely, np.random.default_rng((config.seed, 13, index)))
+        _batches(
+            row, auxiliary, plan, sampling_weights, np.random.default_rng((config.seed, 13, index))
+        )
         for index, row in enumerate(shares)
     ]
     ends = train_each(model, checkpoint, auxiliary, rounds, training, config)
     for index, batches in enumerate(rounds):
         progress(f"training virtual client {index + 1} of {len(shares)}")
-        used = torch.from_numpy(np.bincount(np.concatenate(batches), minlength=len(likely)))
+        used = torch.from_numpy(
+            np.bincount(np.concatenate(batches), minlength=len(sampling_weights))
+        )
         counts, squares = (
             torch.zeros(auxiliary.classes).double().index_add_(0, auxiliary.labels, v.double())
             for v in (used, used**2)
@@ -197,7 +212,7 @@ def train_clients(
 
 
 def _sized(plan: StepPlan, batch: int) -> StepPlan:
-    """The plan with batches of a usual size where nobody told |B|."""
+    """The plan, with batch size `batch` if |B| is unknown."""
     if plan.batch_sizes is not None:
         return plan
     return replace(plan, batch_sizes=(batch,) * plan.steps)
@@ -207,15 +222,15 @@ def _batches(
     shares: Tensor,
     auxiliary: Auxiliary,
     plan: StepPlan,
-    likely: Tensor,
+    sampling_weights: Tensor,
     rng: np.random.Generator,
 ) -> list[NDArray[np.int64]]:
-    """Positions of each step's images among the auxiliary ones."""
+    """Positions of each step's images among the auxiliary images."""
     assert plan.batch_sizes is not None
     sizes = plan.batch_sizes[: plan.steps // plan.passes]
     counts = round_to_total(shares, sum(sizes)).tolist()
     labels = auxiliary.labels.numpy()
-    weights = likely.numpy()
+    weights = sampling_weights.numpy()
     own = np.concatenate(
         [
             _draw(np.flatnonzero(labels == n), weights[labels == n], wanted, rng)
@@ -232,7 +247,7 @@ def _draw(
     wanted: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """`wanted` of the positions, each as often as any other of its weight."""
+    """Draw `wanted` positions: by weight, or equally often (± 1) if all weights are equal."""
     if len(np.unique(weights)) > 1:
         return rng.choice(positions, wanted, p=weights / weights.sum())
     whole, rest = divmod(wanted, len(positions))

@@ -9,8 +9,8 @@ _ALL = (
     Target("table3", "table3", "iAcc over the data heterogeneity alpha"),
     Target("table4", "table4", "iAcc on FedProx, SGD with momentum, FedDyn and SCAFFOLD"),
     Target("table5", "table5", "auxiliary images from a shifted distribution"),
-    Target("table6", "table6", "Gaussian noise on gradients, by both readings of it"),
-    Target("table7", "table7", "what each method can be used for"),
+    Target("table6", "table6", "Gaussian noise on gradients, under both interpretations"),
+    Target("table7", "table7", "applicability of each method"),
     Target("figure1", "figure1", "every method as training progresses"),
     Target("figure2", "figure2", "RLU with fewer auxiliary images"),
     Target("figure4", "figures4to9", "logits of untrained LeNet-5 against a normal distribution"),
@@ -19,8 +19,8 @@ _ALL = (
     Target("figure7", "figures4to9", "logits of untrained VGG-16"),
     Target("figure8", "figures4to9", "logits of VGG-16 at 80 %"),
     Target("figure9", "figures4to9", "logits of VGG-16 at 95 %"),
-    Target("figure10", "figures10to11", "who owns what of CIFAR-10 at three alphas"),
-    Target("figure11", "figures10to11", "who owns what of CIFAR-100 at three alphas"),
+    Target("figure10", "figures10to11", "partition of CIFAR-10 at three alphas"),
+    Target("figure11", "figures10to11", "partition of CIFAR-100 at three alphas"),
 )
 TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
 

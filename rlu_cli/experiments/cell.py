@@ -1,4 +1,4 @@
-"""One row of a table: what is run for it, and what the paper prints."""
+"""One row of a table: its federation, and the paper's values."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Cell:
     name       of the row; --only selects by it
     setup      the federation
     paper      method → "cacc" and "iacc" as printed
-    auxiliary  data set the auxiliary images come from, where it is not the clients' own
-    per_class  auxiliary images of each class, where they are fewer than the server has
+    auxiliary  data set of the auxiliary images, if it is not the clients' own
+    per_class  auxiliary images of each class, if fewer than the server has
     """
 
     name: str
@@ -43,7 +43,7 @@ def printed_pairs(*values: float) -> dict[str, Metric]:
 
 
 def chosen(cells: list[Cell], only: str | None, most: int | None) -> list[Cell]:
-    """The rows whose name fits the pattern, at most so many of them, from both ends."""
+    """The rows whose name matches `only`, at most `most` of them, taken from both ends."""
     fitting = [cell for cell in cells if only is None or fnmatchcase(cell.name, only)]
     if most is None or len(fitting) <= most:
         return fitting

@@ -1,4 +1,4 @@
-"""Figure 1: every method as the global model gets better."""
+"""Figure 1: every method at increasing training accuracy of the global model."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ PAPER_SAYS = (
     "at all stages; 80 % iAcc when the training accuracy reaches 80 %; at 90 % iRLG reaches 75.6, "
     "83.3 and 72.6 % on SVHN, CIFAR-10 and CIFAR-100, 16.3, 17.3 and 23.9 points below RLU, and "
     "ZLG+ is 33.3, 21.1 and 30.1 points below it. That would put RLU at 91.9, 100.6 and 96.5 %, "
-    "which cannot be for CIFAR-10 and is more than it says of 80 %: read the other way, RLU would "
-    "be at 75.6, 83.3 and 72.6 %. No figure of the print therefore stands beside ours."
+    "which is impossible for CIFAR-10 and above the value stated for 80 %. If instead the three "
+    "values are RLU's, RLU is at 75.6, 83.3 and 72.6 %. Our values therefore have no printed "
+    "counterpart."
 )
 
 
@@ -55,7 +56,7 @@ def run(lab: Lab, name: str) -> list[Path]:
 
 
 def by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows of one data set and model together, under a title that names what was used."""
+    """Rows grouped by data set and model, under a title that names both as used."""
     titles = {row.cell.name: f"{row.setup.title}, {row.images}" for row in rows}
     return {
         title: [row for row in rows if titles[row.cell.name] == title]
@@ -64,7 +65,7 @@ def by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def stages_table(rows: Sequence[Row]) -> str:
-    """Every method at every stage of one model, the accuracies as they were reached."""
+    """Every method at every stage of one model, with the training accuracies reached."""
     header = [
         f"{rows[0].setup.title}, {rows[0].images}: iAcc at training accuracy",
         *(f"{accuracy(row):.1%}" for row in rows),

@@ -1,4 +1,4 @@
-"""Figure 2: what fewer auxiliary images cost RLU."""
+"""Figure 2: iAcc of RLU with fewer auxiliary images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rlu_cli.simulator.partition_plot import require_matplotlib
 
 TITLE = "Figure 2: RLU's iAcc with fewer auxiliary images (ReLU, m = 10)"
 PER_CLASS = (5, 10, 50, 100)
-# Largest loss that section 4.6 tells, in points of iAcc; of the others it says "close".
+# Largest loss in section 4.6, in points of iAcc; for the other data sets it says "close".
 PRINTED_LOSS = {"CIFAR10": 2.4, "CIFAR100": 3.1}
 
 
 def cells(lab: Lab) -> list[Cell]:
-    """Each data set with 5 images a class and more, as many as its server holds."""
+    """Each data set with every number of images per class, limited to what its server holds."""
     return [
         Cell(f"{dataset}-relu-{count}", setup, per_class=count)
         for dataset, setup in USUAL.items()
@@ -40,7 +40,7 @@ def run(lab: Lab, name: str) -> list[Path]:
 
 
 def losses(rows: Sequence[Row]) -> list[str]:
-    """What each smaller set costs against the largest of the same data set, in words."""
+    """A sentence on each smaller set: its loss of iAcc against the largest of the data set."""
     sentences = []
     for dataset, some in _by_dataset(rows).items():
         *fewer, most = sorted(some, key=lambda row: row.per_class)
@@ -49,10 +49,10 @@ def losses(rows: Sequence[Row]) -> list[str]:
             own = row.values(OWN, "iacc")
             lost = mean_of([100 * (b - o) for b, o in zip(best, own, strict=True)])
             paper = PRINTED_LOSS.get(dataset)
-            told = "close to none" if paper is None else f"at most {paper:g}"
+            stated = "close to none" if paper is None else f"at most {paper:g}"
             sentences.append(
                 f"{row.images}: {row.per_class} images a class instead of "
-                f"{most.per_class} lose {lost} points of iAcc; the paper: {told}."
+                f"{most.per_class} lose {lost} points of iAcc; the paper: {stated}."
             )
     return sentences
 

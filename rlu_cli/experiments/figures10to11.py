@@ -1,4 +1,4 @@
-"""Figures 10 and 11: who owns how much of each class at three concentrations (Eqs. 93, 94)."""
+"""Figures 10 and 11: images per client and class at three concentrations (Eqs. 93, 94)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALPHAS = (0.05, 0.5, 5.0)
 
 @dataclass(frozen=True)
 class Shown:
-    """What one figure shows, and what the paper says of the classes a client holds (B.5, B.6)."""
+    """Data set of one figure, and the paper's words on a client's classes by alpha (B.5, B.6)."""
 
     dataset: str
     paper: Mapping[float, str]
@@ -43,14 +43,14 @@ SEED = 0
 EXPLAINED = (
     "Darker: more images, each panel with its own scale. *held*: classes of which a client has at "
     f"least one image, mean over clients (fewest to most). *{MOST} %*: its largest classes that "
-    f"together are {MOST} % of its images. *redraws*: partitions thrown away because a client had "
+    f"together are {MOST} % of its images. *redraws*: partitions rejected because a client had "
     "fewer images than a batch."
 )
 
 
 @dataclass(frozen=True)
 class Dealt:
-    """One panel: the images dealt out at one concentration.
+    """One panel: the partition at one concentration.
 
     counts  (clients, N)
     """
@@ -61,15 +61,15 @@ class Dealt:
 
 
 def classes_held(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Classes of which each client has an image: counts (clients, N) → (clients,)."""
+    """Number of classes of which each client has an image: counts (clients, N) → (clients,)."""
     held: NDArray[np.int64] = (counts > 0).sum(axis=1)
     return held
 
 
 def classes_of_most(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The fewest classes that together are 95 % of each client's images: (clients, N) → (clients,).
+    """Least number of classes that hold 95 % of a client's images: (clients, N) → (clients,).
 
-    A client without images needs none.
+    It is 0 for a client without images.
     """
     largest_first = -np.sort(-counts, axis=1)
     short = 100 * np.cumsum(largest_first, axis=1) < MOST * counts.sum(axis=1, keepdims=True)
@@ -77,7 +77,7 @@ def classes_of_most(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def run(lab: Lab, name: str) -> list[Path]:
-    """Draw the figure; write the counts as a CSV and what they come to as a table."""
+    """Draw the figure; write the counts as a CSV and their summary as a table."""
     require_matplotlib(name)
     dataset = FIGURES[name].dataset
     setup = lab.scale.fitted(usual(dataset))
@@ -87,7 +87,7 @@ def run(lab: Lab, name: str) -> list[Path]:
     if source is None:
         raise Nothing(f"no {wanted(dataset)} in {lab.data}")
     lab.watch.expect(1)
-    lab.watch.say(f"{name}: dealing out the images")
+    lab.watch.say(f"{name}: partitioning the images")
     holding = set_apart(load_pool(str(source.path), SEED), lab.auxiliary(setup), SEED)
     dealt = [_deal(holding, setup, alpha) for alpha in ALPHAS]
     picture = lab.out / f"{name}.png"
@@ -101,7 +101,7 @@ def run(lab: Lab, name: str) -> list[Path]:
 
 
 def _deal(holding: Holding, setup: Setup, alpha: float) -> Dealt:
-    """The partition that the runs of this data set have at that concentration."""
+    """The partition of this data set's runs at concentration `alpha`."""
     labels = holding.client_labels
     dealt: Partition = partition(labels, setup.clients, alpha, setup.batch, SEED)
     return Dealt(alpha, dealt.counts(labels, len(holding.class_names)), dealt.redraws)
@@ -125,7 +125,7 @@ def _markdown(lab: Lab, name: str, source: Source, setup: Setup, dealt: Sequence
     header = ["alpha", "held", f"{MOST} %", "images of a client", "redraws", "the paper"]
     parts = [
         f"# Figure {name.removeprefix('figure')}: class distribution of the clients' images",
-        f"![who owns what]({name}.png)",
+        f"![images per client and class]({name}.png)",
         f"{source.label}: {images:,} training images of {classes} classes, {clients} clients, "
         f"each with at least |B| = {setup.batch}; {lab.auxiliary(setup)} images of each class are "
         "the server's.",

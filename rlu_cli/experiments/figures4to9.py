@@ -22,12 +22,12 @@ from rlu_cli.experiments.training_logits import training_logits
 from rlu_cli.experiments.write import caption, markdown_table, write_csv, write_text
 from rlu_cli.simulator.partition_plot import require_matplotlib
 
-LILLIEFORS = 0.89  # KS of n draws from a normal stays below this over √n, 19 times of 20
+LILLIEFORS = 0.89  # /√n: KS of n draws from a normal is below this with probability 95 %
 EXPLAINED = (
     f"Each histogram: logit j of every training image of class n, in {BINS} bins, under the global "
     "model in the mode its clients train in; the line is the normal of the same mean and standard "
     "deviation. Classes count from 0. *KS*: Kolmogorov-Smirnov distance between the two, 0 for a "
-    f"perfect fit. *by chance*: as many draws from a normal stay below it 19 times of 20 "
+    f"perfect fit. *by chance*: 95 % quantile of KS for as many draws from a normal "
     f"({LILLIEFORS}/√n, Lilliefors)."
 )
 PAPER = {
@@ -39,7 +39,7 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Shown:
-    """What one figure shows: a data set, the global model's training accuracy, the round it is."""
+    """One figure of the paper: data set, training accuracy of the global model, round."""
 
     dataset: str
     accuracy: float | None
@@ -57,9 +57,9 @@ FIGURES: Mapping[str, Shown] = {
 
 
 def setup_of(shown: Shown, scale: Scale) -> Setup:
-    """The federation whose global model of round 0 is looked at (B.2), as the scale has it.
+    """The federation (B.2), at this scale, whose global model of round 0 is evaluated.
 
-    Below full scale trained VGG-16 is the quarter-width one, whose training is short.
+    Below full scale a trained VGG-16 has a quarter of the width, which shortens training.
     """
     if shown.accuracy is None or shown.dataset == "SVHN":
         return scale.fitted(usual(shown.dataset, pretrain=shown.accuracy))
@@ -68,12 +68,12 @@ def setup_of(shown: Shown, scale: Scale) -> Setup:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen.
+class Evaluated:
+    """Content of one figure.
 
-    reached    training accuracy of the global model, None where it is untrained
-    images     all training images
-    panels     the six of the figure
+    reached    training accuracy of the global model, None if it is untrained
+    images     number of training images
+    panels     the six panels of the figure
     distances  KS of every pair of classes
     """
 
@@ -90,7 +90,7 @@ class Look:
     def stage(self) -> str:
         if self.reached is None:
             return "untrained"
-        return f"pretrained in one place to {self.reached:.1%} training accuracy"
+        return f"pretrained centrally to {self.reached:.1%} training accuracy"
 
     @property
     def heading(self) -> str:
@@ -98,7 +98,7 @@ class Look:
 
 
 def run(lab: Lab, name: str) -> list[Path]:
-    """Draw the figure; write its normality figures as a table and a CSV."""
+    """Draw the figure; write its normality statistics as a table and a CSV."""
     require_matplotlib(name)
     shown = FIGURES[name]
     setup = setup_of(shown, lab.scale)
@@ -109,22 +109,22 @@ def run(lab: Lab, name: str) -> list[Path]:
     if source is None:
         raise Nothing(f"no {wanted(shown.dataset)} in {lab.data}")
     lab.watch.expect(1)
-    look = _look(lab, name, source, setup)
+    result = _evaluate(lab, name, source, setup)
     picture = lab.out / f"{name}.png"
-    draw_panels(look.panels, look.heading, picture)
+    draw_panels(result.panels, result.heading, picture)
     lab.watch.done(f"{name}: drawn")
     return [
-        write_text(lab.out / f"{name}.md", _markdown(lab, look)),
-        write_csv(lab.out / f"{name}.csv", _lines(look)),
+        write_text(lab.out / f"{name}.md", _markdown(lab, result)),
+        write_csv(lab.out / f"{name}.csv", _lines(result)),
         picture,
     ]
 
 
-def _look(lab: Lab, name: str, source: Source, setup: Setup) -> Look:
+def _evaluate(lab: Lab, name: str, source: Source, setup: Setup) -> Evaluated:
     simulation = lab.train(setup, source, (0,))
     lab.watch.say(f"{name}: logits of the training images")
     logits = training_logits(simulation)
-    return Look(
+    return Evaluated(
         name=name,
         source=source,
         setup=setup,
@@ -136,18 +136,18 @@ def _look(lab: Lab, name: str, source: Source, setup: Setup) -> Look:
     )
 
 
-def _markdown(lab: Lab, look: Look) -> str:
-    shown = FIGURES[look.name]
+def _markdown(lab: Lab, result: Evaluated) -> str:
+    shown = FIGURES[result.name]
     header = ["panel", "n", "j", "images", "mean", "sd", "skewness", "excess kurtosis", "KS"]
     parts = [
-        f"# Figure {look.name.removeprefix('figure')}: logits against a normal distribution",
-        f"![histograms]({look.name}.png)",
-        f"{look.heading}; {look.images:,} training images, batches of {look.setup.batch}.",
+        f"# Figure {result.name.removeprefix('figure')}: logits against a normal distribution",
+        f"![histograms]({result.name}.png)",
+        f"{result.heading}; {result.images:,} training images, batches of {result.setup.batch}.",
         caption(lab, [date.today().isoformat()]),
         EXPLAINED,
-        markdown_table([*header, "by chance"], [_row(look, panel) for panel in look.panels]),
-        f"KS of all {len(look.distances)} pairs of n and j: median "
-        f"{statistics.median(look.distances):.3f}, largest {max(look.distances):.3f}.",
+        markdown_table([*header, "by chance"], [_row(result, panel) for panel in result.panels]),
+        f"KS of all {len(result.distances)} pairs of n and j: median "
+        f"{statistics.median(result.distances):.3f}, largest {max(result.distances):.3f}.",
         f"{_printed_stage(shown)} {PAPER[shown.accuracy is not None]}",
     ]
     return "\n\n".join(parts) + "\n"
@@ -158,34 +158,34 @@ def _printed_stage(shown: Shown) -> str:
     return f"The paper's figure: {shown.dataset}, global round {shown.round}, {at}."
 
 
-def _row(look: Look, panel: Panel) -> list[str]:
+def _row(result: Evaluated, panel: Panel) -> list[str]:
     fit, images = panel.fit, len(panel.values)
-    classes = [_named(look, index) for index in (panel.true, panel.component)]
-    normal = [f"{figure:.3g}" for figure in (fit.mean, fit.sd)]  # of any size
-    figures = (fit.skewness, fit.kurtosis, fit.distance, LILLIEFORS / math.sqrt(images))
-    return [panel.letter, *classes, str(images), *normal, *(f"{f:.3f}" for f in figures)]
+    classes = [_named(result, index) for index in (panel.true, panel.component)]
+    moments = [f"{moment:.3g}" for moment in (fit.mean, fit.sd)]  # may have any magnitude
+    values = (fit.skewness, fit.kurtosis, fit.distance, LILLIEFORS / math.sqrt(images))
+    return [panel.letter, *classes, str(images), *moments, *(f"{v:.3f}" for v in values)]
 
 
-def _named(look: Look, index: int) -> str:
-    """A class by number, and by name where that is another."""
-    name = printable(look.class_names[index], 40)
+def _named(result: Evaluated, index: int) -> str:
+    """A class by number, followed by its name if that is different."""
+    name = printable(result.class_names[index], 40)
     return str(index) if name == str(index) else f"{index} ({name})"
 
 
-def _lines(look: Look) -> list[dict[str, Any]]:
+def _lines(result: Evaluated) -> list[dict[str, Any]]:
     return [
         {
-            "figure": look.name,
-            "dataset": look.setup.dataset,
-            "images": look.source.label,
-            "model": look.setup.title,
-            "activation": look.setup.act,
-            "train_accuracy": look.reached,
+            "figure": result.name,
+            "dataset": result.setup.dataset,
+            "images": result.source.label,
+            "model": result.setup.title,
+            "activation": result.setup.act,
+            "train_accuracy": result.reached,
             "panel": panel.letter,
             "n": panel.true,
             "j": panel.component,
             "images_of_n": len(panel.values),
             **asdict(panel.fit),
         }
-        for panel in look.panels
+        for panel in result.panels
     ]

@@ -1,4 +1,4 @@
-"""Which images stand for which data set of the paper, never under another's name."""
+"""Images for each data set of the paper; stand-ins are always labelled as such."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Source:
 
     @property
     def label(self) -> str:
-        """What a table says was used."""
+        """Name in tables, which marks a stand-in."""
         return f"{self.shown} (stand-in for {self.dataset})" if self.stand_in else self.shown
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A data set as it may lie in the user's folder, under one of `names`."""
+    """A data set that may be in the user's folder, under one of `names`."""
 
     shown: str
     names: tuple[str, ...]
@@ -69,7 +69,7 @@ KEPT: Mapping[str, tuple[_Kept, ...]] = {
 
 
 def find_images(dataset: str, data: Path | None) -> Source | None:
-    """The first of a data set and its stand-ins that lies in `data`; None when none does."""
+    """The first of a data set and its stand-ins that exists in `data`; None if none does."""
     if data is None:
         return None
     for kept in KEPT[dataset]:
@@ -80,7 +80,7 @@ def find_images(dataset: str, data: Path | None) -> Source | None:
 
 
 def wanted(dataset: str) -> str:
-    """What would have to lie in the folder, in words."""
+    """The data sets that would do, in words."""
     return " nor ".join(kept.shown for kept in KEPT[dataset])
 
 

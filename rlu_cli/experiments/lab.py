@@ -1,4 +1,4 @@
-"""Where experiments are run: the user's images and folder, the scale, and what is going on."""
+"""Environment of the experiments: the user's images, output folder, scale and progress."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.run_folder import RunFolder
 from rlu_cli.simulator.simulation import Simulation, prepare
 
-# Published methods that train nothing; what rlu adds to them is asked for with --methods.
+# Published methods that train nothing; rlu's own additions are requested with --methods.
 QUICK = tuple(name for name, method in ATTACKS.items() if method.needs <= {DUMMIES})
 
 
 class Watch(Protocol):
-    """Whoever is told how far things are."""
+    """Progress callbacks."""
 
     def expect(self, clients: int) -> None:
-        """So many clients are to be done."""
+        """Announce the number of clients."""
 
     def say(self, text: str) -> None:
-        """What is going on now."""
+        """Show the current stage."""
 
     def done(self, text: str = "") -> None:
-        """One client is done; no text where it was done before."""
+        """Count one client as done; without text if it was measured earlier."""
 
 
 class Silent:
-    """Nobody is told."""
+    """Ignores all progress."""
 
     def expect(self, clients: int) -> None: ...
 
@@ -52,9 +52,9 @@ class Lab:
 
     data     folder of the user's images; None at the scale that draws its own
     out      folder that everything is written to
-    command  what the user typed, for captions
+    command  the user's command line, for captions
     only     shell pattern of the rows to run; None for all
-    most     clients of each row, where the user overrides the scale
+    most     clients of each row; None for those of the scale
     methods  attacks to run, RLU among them
     """
 
@@ -70,7 +70,7 @@ class Lab:
     _folders: dict[tuple[Setup, Source], RunFolder] = field(default_factory=dict)
 
     def source(self, dataset: str) -> Source | None:
-        """The images used for a data set of the paper; None when there are none."""
+        """The images used for a data set of the paper; None if there are none."""
         if self.scale.trial:
             file = self.out / "drawn-digits.npz"
             return drawn_images(dataset, file, DRAWN_TRAIN, DRAWN_TEST)
@@ -86,7 +86,7 @@ class Lab:
         return self.scale.auxiliary_of(setup)
 
     def folder(self, setup: Setup, source: Source) -> RunFolder:
-        """Where a federation's files are and what they depend on; the images are read once."""
+        """Run folder of a federation, with its settings; the images are read once."""
         key = (replace(setup, rounds=1), source)
         if key not in self._folders:
             self._folders[key] = self.prepare(setup, source).run
@@ -97,9 +97,9 @@ class Lab:
     ) -> Simulation:
         """A federation ready to train, in OUT/runs under its own name; nothing is trained yet.
 
-        setup    as `Scale.fitted` gives it
+        setup    as returned by `Scale.fitted`
         clients  those to train in the last round, all when None
-        Raises UsageError E106 when a run of other settings is there.
+        Raises UsageError E106 when the folder holds a run with other settings.
         """
         chosen = None if clients is None else tuple(clients)
         count = self.auxiliary(setup)
@@ -120,9 +120,9 @@ class Lab:
         clients: Sequence[int] | None = None,
         what: str = "training",
     ) -> Simulation:
-        """The same with its rounds trained; what is on disk already is not trained again.
+        """Prepare a federation and train its rounds, except for clients already on disk.
 
-        what  is going on, for whoever watches
+        what  the stage, for progress messages
         """
         self.watch.say(what)
         simulation = self.prepare(setup, source, clients)

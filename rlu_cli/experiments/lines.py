@@ -1,4 +1,4 @@
-"""Means over clients as lines with error bars, one panel beside the other, as a PNG."""
+"""Means over clients as lines with error bars, in a row of panels, as a PNG."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """One method or data set; a floor is drawn dashed and grey, what matters most is bold."""
+    """One method or data set; floors are dashed and grey, the main line is bold."""
 
     label: str
     points: tuple[Point, ...]
@@ -37,7 +37,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over one axis."""
+    """Lines over one x axis, labelled `across`."""
 
     title: str
     across: str
@@ -46,7 +46,7 @@ class Panel:
 
 
 def draw_lines(panels: Sequence[Panel], file: Path) -> None:
-    """Draw iAcc over something, with the standard error of each point where there is one."""
+    """Draw iAcc over each panel's x axis, with the standard error of each point if it has one."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6 * len(panels), 4.8), layout="constrained")
@@ -81,7 +81,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
 
 
 def _mark_values(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis with a mark at each value and none between."""
+    """A logarithmic x axis with a tick at each value and none between."""
     axes.set_xscale("log")
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.minorticks_off()

@@ -55,7 +55,7 @@ def panels(logits: Logits) -> list[Panel]:
 
 
 def all_distances(logits: Logits) -> list[float]:
-    """Kolmogorov-Smirnov distance of every pair of classes n and j, not only of the six."""
+    """Kolmogorov-Smirnov distance of every pair of classes n and j."""
     classes = range(logits.values.shape[1])
     return [describe_normality(logits.panel(n, j)).distance for n in classes for j in classes]
 

@@ -1,4 +1,4 @@
-"""Rows of a table → measurements: federations are trained, every client is attacked, once."""
+"""Measure the rows of a table: train each federation and attack every client, once."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ RESULTS = "results.jsonl"
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured for one row.
+    """Measurements of one row.
 
-    cell       what was asked for
-    setup      the federation as it was run
-    images     what the clients had
-    auxiliary  what the server had
-    per_class  of each class
-    records    one a client, as the ledger keeps them
+    cell       the row as defined by its target
+    setup      the federation as run at this scale
+    images     name of the clients' images
+    auxiliary  name of the server's images
+    per_class  auxiliary images of each class
+    records    one per client, as in the ledger
     """
 
     cell: Cell
@@ -54,7 +54,7 @@ class Row:
     records: tuple[Record, ...]
 
     def values(self, method: str, metric: str) -> list[float]:
-        """A method's figure of every client it answered for."""
+        """A method's metric for every client with a result."""
         found = (record["methods"].get(method, {}) for record in self.records)
         return [one[metric] for one in found if metric in one]
 
@@ -64,12 +64,12 @@ class Row:
 
     @property
     def floor(self) -> float:
-        """Mean iAcc of an even guess."""
+        """Mean iAcc of a uniform guess."""
         return statistics.mean(float(record["floor"]["iacc"]) for record in self.records)
 
     @property
     def twice(self) -> int:
-        """How many clients saw an image twice: they have fewer than went into the update."""
+        """Number of clients that used an image twice: they own fewer than went into the update."""
         return sum(record["own"] < self.setup.used for record in self.records)
 
 
@@ -82,9 +82,9 @@ class Left:
 
 
 def measure_all(lab: Lab, target: str, cells: list[Cell]) -> tuple[list[Row], list[Left]]:
-    """Measure the rows of a target that can be run here, and tell which cannot.
+    """Measure the rows of a target that can be run here, and list the others with the reason.
 
-    Raises Nothing when none can.
+    Raises Nothing when no row can be run.
     """
     picked = chosen(cells, lab.only, lab.scale.rows)
     if not picked:
@@ -111,7 +111,7 @@ def _reason(lab: Lab, target: str, cell: Cell) -> str | None:
 
 
 def measure(lab: Lab, ledger: Ledger, target: str, cell: Cell) -> Row:
-    """Measure one row; clients that the ledger knows are neither trained nor attacked again."""
+    """Measure one row; clients in the ledger are neither trained nor attacked again."""
     bench = _Bench(lab, ledger, f"{target} {cell.name}", cell)
     keys = {client: bench.key(client) for client in lab.clients(bench.setup)}
     missing = [client for client, key in keys.items() if ledger.get(key) is None]
@@ -131,7 +131,7 @@ def measure(lab: Lab, ledger: Ledger, target: str, cell: Cell) -> Row:
 
 
 class _Bench:
-    """What the clients of one row have in common."""
+    """State shared by the clients of one row."""
 
     def __init__(self, lab: Lab, ledger: Ledger, name: str, cell: Cell) -> None:
         self.setup = lab.scale.fitted(cell.setup)
@@ -169,17 +169,17 @@ class _Bench:
         )
 
     def work(self, clients: Sequence[int]) -> None:
-        """Train and attack these clients, each kept as soon as it is done."""
-        doing = f"{self._name}: training"
-        simulation = self._lab.train(self.setup, self.source, clients, doing)
+        """Train and attack these clients; store each result at once."""
+        stage = f"{self._name}: training"
+        simulation = self._lab.train(self.setup, self.source, clients, stage)
         cache = OutputsCache()
         for client in clients:
             self._lab.watch.say(f"{self._name}: attacking client {client}")
             record = self._attack(simulation, client, cache)
             self._ledger.add(self.key(client), record)
             found = record["methods"].get("rlu", {}).get("iacc")
-            told = "" if found is None else f", RLU iAcc {found:.3f}"
-            self._lab.watch.done(f"{self._name}: client {client}{told}")
+            suffix = "" if found is None else f", RLU iAcc {found:.3f}"
+            self._lab.watch.done(f"{self._name}: client {client}{suffix}")
 
     def _attack(self, simulation: Simulation, client: int, cache: OutputsCache) -> dict[str, Any]:
         run, number = simulation.run, self.setup.rounds - 1
@@ -188,7 +188,7 @@ class _Bench:
         case = build_case(*files, str(self._shifted or run.auxiliary), flag_layer(self._flags))
         finding = attack(case, self._lab.methods, cache=cache, progress=self._lab.watch.say)
         truth = json.loads(run.truth_file(number, client).read_text("utf-8"))
-        assert finding.floor is not None, "a simulated client's truth lies beside it"
+        assert finding.floor is not None, "a simulated client has its true labels beside it"
         return {
             "row": self._name,
             "run": run.path.name,
@@ -212,7 +212,7 @@ def _outcome(found: MethodFinding) -> dict[str, Any]:
 
 
 def _split(finding: CaseFinding, per_step: Sequence[Sequence[int]]) -> dict[str, float] | None:
-    """Where RLU's missing labels went; None where it was not run."""
+    """The parts of RLU's error; None if it returned no counts."""
     recovery = next((one.recovery for one in finding.methods if one.method == "rlu"), None)
     if recovery is None or recovery.counts is None:
         return None
@@ -221,5 +221,5 @@ def _split(finding: CaseFinding, per_step: Sequence[Sequence[int]]) -> dict[str,
 
 
 def is_floor(method: str) -> bool:
-    """Whether a method looks at the auxiliary images alone, or at nothing."""
+    """Whether a method does not use the update: uniform guess or auxiliary shares."""
     return method in (UNIFORM, "prior")

@@ -14,13 +14,13 @@ Part = Mapping[tuple[str, str], int]
 class Scale:
     """One size of all experiments.
 
-    clients    how many clients of each federation are attacked: 0 to this - 1
+    clients    clients of each federation that are attacked: 0 to this - 1
     auxiliary  images of each class the server holds
     draws      Monte-Carlo samples per class
-    fewer      (dataset, model) → clients, where it is another number
-    sparser    (dataset, model) → auxiliary images, likewise
+    fewer      (dataset, model) → clients, overrides `clients`
+    sparser    (dataset, model) → auxiliary images, overrides `auxiliary`
     leaves     (target, dataset, model) that are left out
-    trial      drawn digits and LeNet-5 take the place of all images and models
+    trial      drawn digits and LeNet-5 replace all images and models
     rows       at most this many rows of a target, from both ends; None for all
     """
 
@@ -75,4 +75,4 @@ SCALES: Mapping[str, Scale] = {
     )
 }
 DRAWN_TRAIN, DRAWN_TEST = 60, 20  # digits of each class drawn for a trial
-DRAWN_ACCURACY = 0.2  # of a trained model of a trial, whatever stage it stands for
+DRAWN_ACCURACY = 0.2  # training accuracy of every trained model of a trial

@@ -22,7 +22,7 @@ class Architecture:
     title  as the tables print it
     model  architecture it is built from
     given  arguments besides the activation
-    bare   it has one activation, which is not named
+    bare   it is built without an activation argument
     """
 
     title: str
@@ -52,9 +52,9 @@ class Setup:
     steps     m, local epochs of one mini-batch each
     scheme    of the federation, with its λ in `pull`
     noise     σ of Gaussian noise on each step's mean gradient, or on each sample's
-    pretrain  training accuracy reached in one place before the first round
-    rounds    t: the last one is attacked
-    clients   how many the images are divided among
+    pretrain  training accuracy reached by centralised training before the first round
+    rounds    t; the last one is attacked
+    clients   number of clients that the images are divided among
     """
 
     dataset: str
@@ -101,7 +101,7 @@ def usual(dataset: str, **changes: Any) -> Setup:
 
 
 def folder_name(setup: Setup, images: str) -> str:
-    """Name of the run's folder: what tells runs of one experiment apart, but for the round."""
+    """Name of the run's folder, from all that varies between runs except the round."""
     first = f"{images}-{setup.model}-{setup.act}-m{setup.steps}-lr{setup.lr:g}-a{setup.alpha:g}"
     rest = (
         f"-p{setup.pretrain:g}" if setup.pretrain is not None else "",
@@ -123,7 +123,7 @@ def simulation_request(
     device: torch.device,
     clients: tuple[int, ...] | None = None,
 ) -> Request:
-    """What `rlu simulate` is asked for.
+    """The request to the simulator.
 
     auxiliary  images of each class the server holds
     clients    the ones to train in the last round, all when None

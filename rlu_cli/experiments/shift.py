@@ -15,14 +15,14 @@ from rlu_cli.errors import InputError, printable
 from rlu_cli.experiments.images import Source
 from rlu_cli.simulator.files import write_whole
 
-ORIGIN, SHIFTED = "origin", "imagenet"  # CINIC-10 marks the images that CIFAR-10 had already
+ORIGIN, SHIFTED = "origin", "imagenet"  # how a CINIC-10 file marks images that are not CIFAR-10's
 
 
 def shifted_auxiliary(source: Source, classes: Sequence[str], file: Path) -> Path:
-    """Write the images as an .npz whose classes are called as the clients' are.
+    """Write the images as an .npz with the clients' class names.
 
-    classes  in the order of the output layer; images without class names are taken to have it
-    Raises InputError E221 when the classes are others, and what reading the images raises.
+    classes  in the order of the output layer; images without class names are assumed to follow it
+    Raises InputError E221 when the class names differ, and the errors of reading the images.
     """
     data = _of_shifted_origin(source.path)
     names = tuple(classes) if _is_numbered(data, classes) else data.class_names
@@ -31,7 +31,7 @@ def shifted_auxiliary(source: Source, classes: Sequence[str], file: Path) -> Pat
             "E221",
             f"{printable(source.path)} has other classes than the clients' images",
             facts=[("wanted", printable(", ".join(classes)))],
-            hint="name its classes as the clients' images name them, or leave it out of --data",
+            hint="use the class names of the clients' images, or remove it from --data",
         )
     position = np.asarray([tuple(classes).index(name) for name in names])
     buffer = io.BytesIO()
@@ -42,12 +42,12 @@ def shifted_auxiliary(source: Source, classes: Sequence[str], file: Path) -> Pat
 
 
 def _is_numbered(data: LabelledImages, classes: Sequence[str]) -> bool:
-    """Whether the classes have numbers for names, as images without names get."""
+    """Whether the class names are numbers, as for images without class names."""
     return data.class_names == tuple(str(n) for n in range(len(classes)))
 
 
 def _of_shifted_origin(path: Path) -> LabelledImages:
-    """All images of a source, or those that come from elsewhere where it marks them."""
+    """All images of a source, or only those of the shifted origin if the source marks it."""
     whole = read_images(path)  # refuses what is broken or would unpack to far too much
     keep = _marked(path)
     if keep is None:
@@ -58,7 +58,7 @@ def _of_shifted_origin(path: Path) -> LabelledImages:
 
 
 def _marked(path: Path) -> NDArray[np.bool_] | None:
-    """Which images come from elsewhere; None where the source does not mark them."""
+    """Mask (n,) of the images of the shifted origin; None if the source does not mark it."""
     if path.suffix != ".npz":
         return None
     with np.load(path, allow_pickle=False) as archive:

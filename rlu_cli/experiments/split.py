@@ -1,4 +1,4 @@
-"""Where the labels went that a recovery missed: the solve, what Δb can show at all, or rounding."""
+"""Decomposition of a recovery's error into estimation, step weighting and rounding."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Split:
-    """Half the L1 distance of each pair, a share of the labels.
+    """Parts of the error: half L1 distances, as shares of the labels.
 
-    error     between the shares found and the weighted ones that Δb can show, P
-    weights   between those and the plain shares: no reading of Δb avoids it
-    rounding  between the shares found and the counts given
+    error     recovered shares to the true shares weighted by step, all that Δb determines: P
+    weights   weighted to unweighted true shares: unavoidable for any estimate from Δb
+    rounding  recovered shares to the returned counts
     """
 
     error: float
@@ -26,10 +26,10 @@ class Split:
 def split_error(
     shares: Tensor, counts: Tensor, weights: Tensor, per_step: Sequence[Sequence[int]]
 ) -> Split:
-    """Split the error of one recovery in three parts, which add up to an upper bound of 1 - iAcc.
+    """Split the error of one recovery into three parts, whose sum bounds 1 - iAcc from above.
 
-    shares    (N,) found
-    counts    (N,) given, summing to K
+    shares    (N,) recovered shares
+    counts    (N,) returned counts, summing to K
     weights   (m,) ρ of the final update
     per_step  (m, N) true labels of each step
     """

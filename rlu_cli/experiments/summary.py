@@ -1,4 +1,4 @@
-"""Figures of many clients → mean and standard error, and whether the paper's is reached."""
+"""Mean and standard error over clients, and the comparison with the paper."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from rlu_cli.experiments.measure import Row, is_floor
 
 OWN = "rlu"
-_ERRORS = 2  # standard errors within which a figure counts as reached
+_ERRORS = 2  # standard errors within which a value counts as reached
 _PRINTED = 5e-4  # half of the last digit the paper prints
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean over clients; the standard error of one client is not a number."""
+    """Mean and standard error over clients; the error is NaN for one client."""
 
     value: float
     error: float
@@ -28,7 +28,7 @@ class Mean:
 
 
 def mean_of(values: Sequence[float]) -> Mean | None:
-    """Mean and standard error; None of nothing."""
+    """Mean and standard error; None for no values."""
     if not values:
         return None
     several = len(values) > 1
@@ -37,7 +37,7 @@ def mean_of(values: Sequence[float]) -> Mean | None:
 
 
 def cell_text(row: Row, method: str, metric: str) -> str:
-    """`ours ± standard error (clients) / paper`, – for what there is not."""
+    """`ours ± standard error (clients) / paper`, with – for ours if there is none."""
     ours = mean_of(row.values(method, metric))
     paper = row.cell.paper.get(method, {}).get(metric)
     printed = "" if paper is None else f" / {paper:.3f}"
@@ -45,7 +45,7 @@ def cell_text(row: Row, method: str, metric: str) -> str:
 
 
 def best_other(row: Row) -> str | None:
-    """The method with the highest mean iAcc, RLU and floors aside."""
+    """The method with the highest mean iAcc, without RLU and floors."""
     means = {
         method: statistics.mean(values)
         for method in row.methods
@@ -55,10 +55,10 @@ def best_other(row: Row) -> str | None:
 
 
 def verdict(row: Row) -> str:
-    """Whether RLU's iAcc reaches the paper's and every other method's, or where it does not.
+    """Whether RLU's iAcc reaches the paper's and every other method's, or which it does not.
 
-    Reached means at least it, or within two standard errors: of RLU's mean against the paper's
-    figure, of the mean difference over the same clients against another method's.
+    Reached means at least equal, or within two standard errors: of RLU's mean against the paper's
+    value, of the mean difference over the same clients against another method's.
     """
     ours = mean_of(row.values(OWN, "iacc"))
     if ours is None:

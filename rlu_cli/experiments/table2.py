@@ -38,9 +38,9 @@ def cells() -> list[Cell]:
         Cell(
             f"{dataset}-{act}-m{steps}",
             usual(dataset, act=act, steps=steps),
-            printed_pairs(*figures),
+            printed_pairs(*values),
         )
-        for (steps, dataset, act), figures in PRINTED.items()
+        for (steps, dataset, act), values in PRINTED.items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""Table 3: CIFAR-10 divided ever more evenly, by the concentration alpha."""
+"""Table 3: CIFAR-10 at several concentrations alpha of the Dirichlet partition."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PRINTED = {
 
 
 def cells() -> list[Cell]:
-    """The columns of the print, one a row."""
+    """One row per printed column."""
     return [
-        Cell(f"CIFAR10-alpha{alpha:g}", usual("CIFAR10", alpha=alpha), printed(*figures))
-        for alpha, figures in PRINTED.items()
+        Cell(f"CIFAR10-alpha{alpha:g}", usual("CIFAR10", alpha=alpha), printed(*values))
+        for alpha, values in PRINTED.items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""Table 4: every method on other schemes than plain FedAvg."""
+"""Table 4: every method on schemes other than plain FedAvg."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ PRINTED = {
 
 
 def cells() -> list[Cell]:
-    """The rows in the paper's order, λ, γ and t apart."""
+    """The rows in the paper's order, one per λ, γ and t."""
     return [
         Cell(
             f"{dataset}-{scheme}",
             usual(dataset, lr=RATES[dataset], **SCHEMES[scheme]),
-            printed(*figures),
+            printed(*values),
         )
-        for (scheme, dataset), figures in PRINTED.items()
+        for (scheme, dataset), values in PRINTED.items()
     ]
 
 

@@ -13,7 +13,7 @@ from rlu_cli.experiments.write import write_table
 
 TITLE = "Table 5: iAcc on CIFAR-10 with shifted auxiliary images (VGG-16, m = 10)"
 PER_CLASS = (5, 10, 50, 100)
-# Auxiliary images, activation: RLU's iAcc with so many images of each class.
+# Auxiliary images, activation: RLU's iAcc at each of PER_CLASS.
 PRINTED = {
     ("CIFAR-10.1", "relu"): (0.915, 0.915, 0.911, 0.924),
     ("CIFAR-10.1", "elu"): (0.597, 0.837, 0.855, 0.862),
@@ -22,28 +22,28 @@ PRINTED = {
 }
 UNSHIFTED = {"relu": 0.946, "elu": 0.923}  # Table 2
 NOTES = (
-    "The print names its rows C10.1 ReLU, C10.2 ELU, C10.1 ReLU, C10.2 ELU, two of them alike; "
-    "they are read here as C10.1 ReLU, C10.1 ELU, C10.2 ReLU, C10.2 ELU.",
-    "The first rows have images of the clients' own distribution, as Table 2 does, for comparison.",
+    "The paper labels its rows C10.1 ReLU, C10.2 ELU, C10.1 ReLU, C10.2 ELU, which repeats two "
+    "labels; they are interpreted as C10.1 ReLU, C10.1 ELU, C10.2 ReLU, C10.2 ELU.",
+    "The first rows use images of the clients' own distribution, as in Table 2, for comparison.",
 )
 
 
 def cells() -> list[Cell]:
-    """The unshifted rows of Table 2, then every figure of the print."""
+    """The unshifted rows of Table 2, then every printed value."""
     own = [
-        Cell(f"own-{act}", usual("CIFAR10", act=act), {OWN: {"iacc": figure}})
-        for act, figure in UNSHIFTED.items()
+        Cell(f"own-{act}", usual("CIFAR10", act=act), {OWN: {"iacc": value}})
+        for act, value in UNSHIFTED.items()
     ]
     shifted = [
         Cell(
             f"{auxiliary}-{act}-{count}",
             usual("CIFAR10", act=act),
-            {OWN: {"iacc": figure}},
+            {OWN: {"iacc": value}},
             auxiliary=auxiliary,
             per_class=count,
         )
-        for (auxiliary, act), figures in PRINTED.items()
-        for count, figure in zip(PER_CLASS, figures, strict=True)
+        for (auxiliary, act), values in PRINTED.items()
+        for count, value in zip(PER_CLASS, values, strict=True)
     ]
     return own + shifted
 

@@ -1,4 +1,4 @@
-"""Table 6: Gaussian noise on the gradients, by both readings of what it is added to."""
+"""Table 6: Gaussian noise on the gradients, under both interpretations of what it is added to."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ PRINTED = {
     ("CIFAR100", 1): (0.999, 0.977, 0.933, 0.831),
     ("CIFAR100", 10): (0.854, 0.732, 0.592, 0.409),
 }
-READINGS = {
+INTERPRETATIONS = {
     "batch": "on the mean gradient of every step",
-    "sample": "on every sample's gradient before the mean, so that σ/√|B| is left on it",
+    "sample": "on every sample's gradient before the mean, which leaves σ/√|B| on the mean",
 }
 UNCLEAR = (
-    "The paper does not say what the noise is added to; both readings are run: "
-    + "; ".join(f"*{name}*: {text}" for name, text in READINGS.items())
-    + ". The learning rate is taken as 0.01, as in Table 2."
+    "The paper does not say what the noise is added to; both interpretations are run: "
+    + "; ".join(f"*{name}*: {text}" for name, text in INTERPRETATIONS.items())
+    + ". The learning rate is assumed to be 0.01, as in Table 2."
 )
-_FAR = 0.05  # of iAcc; and two standard errors
+_FAR = 0.05  # difference in iAcc; it must also exceed two standard errors
 
 
 def cells() -> list[Cell]:
-    """Every figure of the print, by each reading."""
+    """Every printed value, under each interpretation."""
     return [
         Cell(
-            f"{dataset}-m{steps}-noise{noise:g}-{reading}",
-            usual(dataset, steps=steps, noise=noise, noise_on=reading),
-            {OWN: {"iacc": figure}},
+            f"{dataset}-m{steps}-noise{noise:g}-{noise_on}",
+            usual(dataset, steps=steps, noise=noise, noise_on=noise_on),
+            {OWN: {"iacc": value}},
         )
-        for reading in NOISE_ON
-        for (dataset, steps), figures in PRINTED.items()
-        for noise, figure in zip(DEVIATIONS, figures, strict=True)
+        for noise_on in NOISE_ON
+        for (dataset, steps), values in PRINTED.items()
+        for noise, value in zip(DEVIATIONS, values, strict=True)
     ]
 
 
@@ -59,30 +59,30 @@ def run(lab: Lab, name: str) -> list[Path]:
 
 
 def fits(rows: Sequence[Row]) -> list[str]:
-    """How near each reading comes to the print, which is nearer, and what does not fit even it."""
+    """Mean distance of each interpretation from the paper, the nearer one, and its outliers."""
     distances = {
-        reading: statistics.mean(abs(gap) for gap in gaps)
-        for reading in READINGS
-        if (gaps := [_gap(row) for row in rows if row.setup.noise_on == reading])
+        noise_on: statistics.mean(abs(gap) for gap in gaps)
+        for noise_on in INTERPRETATIONS
+        if (gaps := [_gap(row) for row in rows if row.setup.noise_on == noise_on])
     }
     if not distances:
         return []
-    told = "; ".join(f"*{name}* {distance:.3f}" for name, distance in distances.items())
+    listed = "; ".join(f"*{name}* {distance:.3f}" for name, distance in distances.items())
     nearest = min(distances, key=lambda name: distances[name])
-    odd = [
+    outliers = [
         f"{row.cell.name} ({_gap(row):+.3f})"
         for row in rows
         if row.setup.noise_on == nearest and _is_far(row)
     ]
     return [
-        f"Mean distance of iAcc from the print: {told}. The reading *{nearest}* is the nearer one.",
-        f"Not fitting it, by more than {_FAR:g} and two standard errors: "
-        f"{', '.join(odd) or 'none'}.",
+        f"Mean distance of iAcc from the paper: {listed}. *{nearest}* is the nearer one.",
+        f"Rows that differ from the paper by more than {_FAR:g} and two standard errors: "
+        f"{', '.join(outliers) or 'none'}.",
     ]
 
 
 def _gap(row: Row) -> float:
-    """Ours less the print."""
+    """Our mean iAcc minus the paper's."""
     return statistics.mean(row.values(OWN, "iacc")) - row.cell.paper[OWN]["iacc"]
 
 

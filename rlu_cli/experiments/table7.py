@@ -1,4 +1,4 @@
-"""Table 7: what each method can be used for, here and as printed. Nothing is simulated."""
+"""Table 7: applicability of each method, here and as printed. Nothing is simulated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlu_cli.attacks import ATTACKS
 from rlu_cli.experiments.lab import Lab
 from rlu_cli.experiments.write import caption, markdown_table, write_csv, write_text
 
-# Column as printed, and the field of a method that tells.
+# Printed column: field of a method.
 COLUMNS: Mapping[str, str] = {
     "Batch": "batch",
     "Repeating Labels": "repeated",
@@ -29,21 +29,21 @@ PRINTED: Mapping[str, str] = {  # x for a cross, v for a check mark, in the orde
     "irlg": "vvvxx",
     "rlu": "vvvvv",
 }
-BASES: Mapping[str, str] = {"llg-star": "llg", "llg+": "llg", "zlg+": "zlg"}  # whose row is printed
+BASES: Mapping[str, str] = {"llg-star": "llg", "llg+": "llg", "zlg+": "zlg"}  # method: printed row
 REASONS: Mapping[tuple[str, str], str] = {
-    ("llg-star", "several_steps"): "its dummy images are shown to both ends of the round",
-    ("llg+", "several_steps"): "its auxiliary images are shown to both ends of the round",
-    ("zlg+", "several_steps"): "its auxiliary images are shown to both ends of the round",
+    ("llg-star", "several_steps"): "its dummy images are evaluated on both models of the round",
+    ("llg+", "several_steps"): "its auxiliary images are evaluated on both models of the round",
+    ("zlg+", "several_steps"): "its auxiliary images are evaluated on both models of the round",
 }
 EXPLAINED = (
-    "Each cell: here / as printed, – where the paper has no such row. LLG*, LLG+ and ZLG+, which "
-    "the paper's tables run but Table 7 does not list, stand beside the row of the method they "
-    "come from. **Bold**: not as printed."
+    "Each cell: here / as printed, – if the paper has no such row. LLG*, LLG+ and ZLG+, which "
+    "the paper's tables run but Table 7 does not list, are compared with the row of the method "
+    "they derive from. **Bold**: not as printed."
 )
 
 
 def printed(method: str) -> dict[str, bool] | None:
-    """Field → what the print says of a method or of the one it comes from; None for no row."""
+    """Field → printed mark of a method or of its base method; None if it has no row."""
     marks = PRINTED.get(BASES.get(method, method))
     if marks is None:
         return None
@@ -51,7 +51,7 @@ def printed(method: str) -> dict[str, bool] | None:
 
 
 def differences() -> list[tuple[str, str]]:
-    """Method and field of every cell that is not as printed."""
+    """Method and field of every cell that differs from the print."""
     return [
         (name, field)
         for name, method in ATTACKS.items()
@@ -64,7 +64,7 @@ def run(lab: Lab, name: str) -> list[Path]:
     """Write the table and a CSV."""
     header = ["Method", *COLUMNS, "gives", "any optimiser", "paper"]
     parts = [
-        "# Table 7: what each method can be used for",
+        "# Table 7: applicability of each method",
         caption(lab, [date.today().isoformat()]),
         EXPLAINED,
         markdown_table(header, [_row(method) for method in ATTACKS]),

@@ -1,4 +1,4 @@
-"""What `rlu reproduce` can be asked for: one table or figure of the paper each."""
+"""Targets of `rlu reproduce`: one table or figure of the paper each."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Run(Protocol):
 class Target:
     """One table or figure.
 
-    name    as it is asked for, and as its files are called
-    module  file of this folder whose `run` reproduces it; loaded only then
-    shows   what it shows, in a few words
+    name    on the command line and in file names
+    module  file of this folder whose `run` reproduces it; imported only then
+    shows   short description
     """
 
     name: str
@@ -39,4 +39,4 @@ class Target:
 
 
 class Nothing(Exception):
-    """Not one row of a target could be run; the text says which data would be needed."""
+    """No row of a target could be run; the text gives the reason, such as missing data."""

@@ -1,4 +1,4 @@
-"""What a global model makes of the clients' own images, in the mode its clients train in."""
+"""Logits of the clients' own images under a global model, in the clients' training mode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlu_cli.simulator.pool import Holding
 from rlu_cli.simulator.simulation import Simulation
 from rlu_cli.types import Auxiliary, Outputs
 
-PART = 4096  # images at a time: a wide model's embeddings of all of them would not fit in memory
+PART = 4096  # images at a time: all embeddings of a wide model would not fit in memory
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Logits:
 def training_logits(simulation: Simulation) -> Logits:
     """Logits of the clients' images under the global model of round 0.
 
-    In training mode and batches of |B|, dropout and batch statistics as a client's steps have
-    them, with the classes mixed by the run's seed.
+    The model is in training mode with batches of |B|, so dropout and batch statistics are as in a
+    client's steps; the run's seed shuffles the images.
     """
     federation, run = simulation.federation, simulation.run
     plan, holding = federation.plan, federation.holding
@@ -50,11 +50,11 @@ def training_logits(simulation: Simulation) -> Logits:
     )
     order = np.random.default_rng((plan.seed, 8)).permutation(len(holding.client_labels))
     size = max(PART // plan.batch_size, 1) * plan.batch_size
-    seen = [
+    batches = [
         _kept(outputs(model, state, images, config, run.global_file(0)))
         for images in _in_parts(holding, order, size)
     ]
-    values, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    values, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return Logits(values, labels)
 
 
@@ -63,9 +63,9 @@ def _kept(part: Outputs) -> tuple[Tensor, Tensor]:
 
 
 def _in_parts(holding: Holding, order: NDArray[np.int64], size: int) -> Iterator[Auxiliary]:
-    """The clients' images in that order, `size` at a time, as labelled images."""
+    """The clients' images in the given order, `size` at a time, as labelled images."""
     for start in range(0, len(order), size):
-        taken = order[start : start + size]
-        pixels = torch.from_numpy(holding.client_images[taken]).permute(0, 3, 1, 2)
-        labels = torch.from_numpy(holding.client_labels[taken])
+        index = order[start : start + size]
+        pixels = torch.from_numpy(holding.client_images[index]).permute(0, 3, 1, 2)
+        labels = torch.from_numpy(holding.client_labels[index])
         yield Auxiliary(pixels.float() / 255, labels, holding.class_names, "training images", "")

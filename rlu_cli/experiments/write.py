@@ -1,4 +1,4 @@
-"""Measurements → Markdown and CSV, written whole."""
+"""Write measurements as Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rlu_cli.simulator.files import write_whole
 
 PARTS = ("error", "weights", "rounding")
 EXPLAINED = (
-    "Each figure: ours as mean ± standard error (clients) / the paper's. *aux*: auxiliary images "
-    "of each class. *twice*: clients that have fewer images than went into their update, and so "
-    "saw some twice. *best other*: the method with the highest mean iAcc besides RLU, of all that "
-    "were run (the CSV has each). *even*: iAcc of labels spread evenly. *lost to*: where RLU's "
-    "missing labels went, as shares of the labels: the solve (P) / weights of the steps, which no "
-    "reading of Δb avoids / rounding. *verdict*: RLU's iAcc at least the paper's and at least that "
-    "of every method in the row, or within two standard errors."
+    "Each value: ours as mean ± standard error (clients) / the paper's. *aux*: auxiliary images "
+    "of each class. *twice*: clients that own fewer images than went into their update, and so "
+    "used some twice. *best other*: the method with the highest mean iAcc besides RLU, of all that "
+    "were run (the CSV has each). *even*: iAcc of a uniform guess. *lost to*: sources of RLU's wrong "
+    "labels, as shares of the labels: estimation (P) / step weights, unavoidable for any estimate "
+    "from Δb / rounding. *verdict*: whether RLU's iAcc is at least the paper's and at least that of every "
+    "method in the row, or within two standard errors."
 )
 
 
@@ -40,9 +40,9 @@ def write_table(
     methods: Sequence[str] = PRINTED_METHODS,
     notes: Sequence[str] = (),
 ) -> list[Path]:
-    """Write NAME.md, which puts the paper's figures beside ours, and NAME.csv, a line a client.
+    """Write NAME.md, which puts the paper's values beside ours, and NAME.csv with every client.
 
-    metrics, methods  that have columns of their own
+    metrics, methods  those with their own columns
     notes             sentences below the table
     """
     shown = [method for method in methods if method in lab.methods]
@@ -67,7 +67,7 @@ def write_table(
 
 
 def caption(lab: Lab, dates: Sequence[str]) -> str:
-    """Command, version, date and sizes: what a reader needs to run it again."""
+    """Command, scale, version, seed, device and dates, to reproduce the run."""
     when = " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else ""
     return (
         f"`{printable(lab.command, 1000)}`, scale {lab.scale.name}, rlu {__version__}, seed 0, "
@@ -92,23 +92,23 @@ def _line(row: Row, methods: Sequence[str], metrics: Sequence[str]) -> list[str]
         *(cell_text(row, method, metric) for method in methods for metric in metrics),
         best,
         f"{row.floor:.3f}",
-        _lost(row),
+        _error_parts(row),
         verdict(row),
     ]
 
 
 def images_text(row: Row) -> str:
-    """What the clients had, and how many."""
+    """Name and number of the clients' images."""
     return f"{row.images}, {row.records[0]['images']:,} training images"
 
 
 def auxiliary_text(row: Row) -> str:
-    """How many images of each class the server had, and whose where they are others."""
+    """Auxiliary images of each class, and their source if it is not the clients'."""
     whose = "" if row.auxiliary == row.images else f" of {row.auxiliary}"
     return f"{row.per_class}{whose}"
 
 
-def _lost(row: Row) -> str:
+def _error_parts(row: Row) -> str:
     splits = [record["split"] for record in row.records if record["split"]]
     means = [mean_of([split[part] for split in splits]) for part in PARTS]
     return " / ".join("–" if mean is None else f"{mean.value:.3f}" for mean in means)
@@ -194,6 +194,6 @@ def write_csv(file: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def write_text(file: Path, text: str) -> Path:
-    """Write a text file whole, and return where."""
+    """Write a text file atomically, and return its path."""
     write_whole(file, text.encode())
     return file

@@ -97,8 +97,8 @@ def refuse_nonlinear(training: LocalTraining) -> None:
         "E108",
         "none of the requested methods supports this client: " + ", ".join(_departures(training)),
         why=training.nonlinear,
-        hint="use --method ramakrishna-dan-virtual, which supports any optimiser; to see the result "
-        "of assuming plain SGD anyway, give --clip 0 --optimizer sgd",
+        hint="use --method ramakrishna-dan-virtual, which supports any optimiser; to assume plain "
+        "SGD anyway, give --clip 0 --optimizer sgd",
     )
 
 

@@ -83,7 +83,7 @@ def _batches_of_a_pass(samples: int, batch_size: int | None, *, drop_last: bool)
     if drop_last and not whole:
         raise UsageError(
             "E106",
-            f"{samples} samples do not fill a batch of {batch_size}, and --drop-last drops the rest",
+            f"{samples} samples do not fill a batch of {batch_size}, so --drop-last leaves none",
             hint="check --samples, --batch-size and --drop-last",
         )
     return (batch_size,) * whole + ((rest,) if rest and not drop_last else ())

@@ -1,4 +1,4 @@
-"""Architectures known by name, one file each, and how a user's own model is named."""
+"""Named architectures, one file each, and references to a user's own model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The activations an architecture may be built with; a state does not tell which."""
+"""Activations that an architecture may be built with; a state dict does not record which."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-# Never in place: the attack reads the values that go into and come out of each layer.
+# Never in place: the attack reads the inputs and outputs of each layer.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,

@@ -1,4 +1,4 @@
-"""What the table knows of an architecture: how it is built, and how its state gives it away."""
+"""A row of the table of architectures: how to build one, and how to recognise its state dict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlu_cli.models.fit import Misfit, misfit
+from rlu_cli.models.fit import Mismatch, mismatch
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -18,33 +18,33 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Architecture:
     """One row of `ARCHITECTURES`.
 
-    name     what `--model` says
+    name     value of `--model`
     summary  one line for `rlu models`
     build    the network from keyword arguments; its defaults are the authors' form
-    options  what `--model-arg` can say, the default first; text is one of the values listed, a
-             number may be any other of its kind
-    tell     arguments from the shapes of a state that is one of these; where it is not, the answer
-             is wrong or a lookup fails
+    options  values of `--model-arg`, the default first; text and booleans must be listed, numbers
+             may have any other value of their type
+    infer    arguments from the shapes of a state dict of this architecture; for any other state the
+             result is wrong or a lookup fails
     """
 
     name: str
     summary: str
     build: Callable[..., nn.Module]
     options: Mapping[str, tuple[Any, ...]]
-    tell: Callable[[Shapes], dict[str, Any]]
+    infer: Callable[[Shapes], dict[str, Any]]
 
     def read(self, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """Arguments under which this architecture has exactly these keys and shapes, else None."""
         nearest = self._nearest(state)
         if nearest is None:
             return None
-        told, hollow = nearest
-        return None if misfit(hollow, state) else told
+        arguments, meta_model = nearest
+        return None if mismatch(meta_model, state) else arguments
 
-    def misfit(self, state: Mapping[str, Tensor]) -> Misfit:
-        """Where `state` departs from the nearest form of this architecture, or its default."""
+    def mismatch(self, state: Mapping[str, Tensor]) -> Mismatch:
+        """Differences between `state` and the nearest form of this architecture, or its default."""
         nearest = self._nearest(state)
-        return misfit(self._hollow({}) if nearest is None else nearest[1], state)
+        return mismatch(self._on_meta({}) if nearest is None else nearest[1], state)
 
     def usage(self) -> list[str]:
         """Each option as a user types it: `act=relu|tanh`, `width=1.0`."""
@@ -55,12 +55,12 @@ class Architecture:
         if any(0 in shape for shape in shapes.values()):
             return None
         try:
-            told = self.tell(shapes)
-            return told, self._hollow(told)
+            arguments = self.infer(shapes)
+            return arguments, self._on_meta(arguments)
         except (LookupError, ValueError, ArithmeticError, RuntimeError):
             return None
 
-    def _hollow(self, arguments: Mapping[str, Any]) -> nn.Module:
-        # Shapes only: a hostile state must not decide how much memory is taken.
+    def _on_meta(self, arguments: Mapping[str, Any]) -> nn.Module:
+        # Shapes only: a hostile state dict must not determine how much memory is allocated.
         with torch.device("meta"):
             return self.build(**arguments)

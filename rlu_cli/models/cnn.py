@@ -40,7 +40,7 @@ def cnn(
     return nn.Sequential(OrderedDict(layers))
 
 
-def tell(shapes: Shapes) -> dict[str, Any]:
+def infer(shapes: Shapes) -> dict[str, Any]:
     """Channels, classes and the likely image size under which fc1 has this many inputs."""
     side = isqrt(shapes["fc1.weight"][1] // 128)
     return {
@@ -60,5 +60,5 @@ CNN = Architecture(
         "num_classes": (10,),
         "size": (32,),
     },
-    tell=tell,
+    infer=infer,
 )

@@ -1,4 +1,4 @@
-"""Whether weights fit a model, name by name and shape by shape, and putting them in."""
+"""Compare a state dict with a model by names and shapes, and load it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Misfit:
-    """How a state departs from a model; false when it does not.
+class Mismatch:
+    """Differences between a state dict and a model; false if there are none.
 
-    missing     names the model has and the state lacks
-    unexpected  names the state has and the model lacks
+    missing     names only in the model
+    unexpected  names only in the state dict
     misshapen   sentences such as "fc.weight is (5, 64), not (10, 64)"
     """
 
@@ -31,15 +31,15 @@ class Misfit:
         return bool(self.missing or self.unexpected or self.misshapen)
 
     def facts(self) -> list[tuple[str, str]]:
-        """Labelled lines for an error, each naming a few."""
+        """Labelled lines for an error, each with the first few names."""
         kinds = (("lacks", self.missing), ("extra", self.unexpected), ("shape", self.misshapen))
         return [(label, _few(names)) for label, names in kinds if names]
 
 
-def misfit(model: nn.Module, state: Mapping[str, Tensor]) -> Misfit:
-    """Compare the names and shapes of `state` with those `model` has; values do not matter.
+def mismatch(model: nn.Module, state: Mapping[str, Tensor]) -> Mismatch:
+    """Compare names and shapes of `state` and `model`; values do not matter.
 
-    A missing `num_batches_tracked` is no misfit: files from before PyTorch 0.4.1 have none.
+    A missing `num_batches_tracked` is no mismatch: files from before PyTorch 0.4.1 have none.
     """
     own = model.state_dict()
     missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
@@ -50,19 +50,20 @@ def misfit(model: nn.Module, state: Mapping[str, Tensor]) -> Misfit:
         for n in shared
         if state[n].shape != own[n].shape
     ]
-    return Misfit(tuple(missing), tuple(unexpected), tuple(misshapen))
+    return Mismatch(tuple(missing), tuple(unexpected), tuple(misshapen))
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, path: Path) -> None:
-    """Put every tensor of `state`, read from `path`, into `model`; anything left over is E215.
+    """Load every tensor of `state`, read from `path`, into `model`.
 
-    The model's own loading decides, since a user's module may rename keys on the way in.
+    The model's own `load_state_dict` decides, since a user's module may rename keys in it. Raises
+    InputError E215 when the state dict does not fit.
     """
     try:
-        # A plain dict carries no version, so PyTorch fills in batch counters that are not there.
+        # A plain dict has no version, so PyTorch fills in missing batch counters.
         model.load_state_dict(dict(state), strict=True)
     except Exception as failure:
-        found = misfit(model, state)
+        found = mismatch(model, state)
         raise InputError(
             "E215",
             f"the weights in {printable(path)} do not fit the model",

@@ -11,7 +11,7 @@ from rlu_cli.models.architecture import Architecture, Shapes
 
 
 def with_head_bias(row: Architecture, head: str) -> Architecture:
-    """The architecture with an option `head_bias`, told by whether a state has that bias.
+    """The architecture with an option `head_bias`, true if a state dict has that bias.
 
     head  name of the output layer
     """
@@ -23,8 +23,8 @@ def with_head_bias(row: Architecture, head: str) -> Architecture:
             model.get_submodule(head).register_parameter("bias", None)
         return model
 
-    def tell(shapes: Shapes) -> dict[str, Any]:
+    def infer(shapes: Shapes) -> dict[str, Any]:
         classes = shapes[f"{head}.weight"][:1]
-        return {**row.tell({**shapes, name: classes}), "head_bias": name in shapes}
+        return {**row.infer({**shapes, name: classes}), "head_bias": name in shapes}
 
-    return replace(row, build=build, tell=tell, options={**row.options, "head_bias": (True, False)})
+    return replace(row, build=build, infer=infer, options={**row.options, "head_bias": (True, False)})

@@ -1,4 +1,4 @@
-"""How the authors' convolutions start: Kaiming-normal over the fan-out, zero bias."""
+"""Initialisation of the authors' convolutions: Kaiming-normal over the fan-out, zero bias."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import nn
 
 
 def kaiming_convolutions(model: nn.Module) -> nn.Module:
-    """`model` with every convolution drawn anew; its other layers stay as PyTorch starts them."""
+    """Initialise every convolution of `model` in place; other layers keep PyTorch's defaults."""
     for module in model.modules():
-        # A model of shapes alone has nothing to draw, and trying costs PyTorch a second's import.
+        # A meta model has no values, and initialising it costs PyTorch an import of a second.
         if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:

@@ -1,4 +1,4 @@
-"""How pixels in 0…1 are scaled before a model sees them."""
+"""Normalisation of pixels in 0…1 before they enter the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Normalisation:
-    """(x - mean) / std per channel; one value stands for every channel."""
+    """(x - mean) / std per channel; a single value applies to all channels."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""The images a model wants: how many channels, and how large."""
+"""Number of channels and size of a model's input images."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from rlu_cli.models.table import ARCHITECTURES
 
 
 def input_shape(model: str | nn.Module, state: Mapping[str, Tensor]) -> tuple[int, int | None]:
-    """Channels C and side H = W of the images that `model` takes.
+    """Channels C and side H = W of the input images of `model`.
 
     model  a reference as in `build_model`, or the model itself
     state  its weights
 
-    The side is None where pooling over the whole image leaves it open, and for a reference to
-    the user's own code, where only the model itself can tell.
+    The side is None if global pooling allows any size, and for a reference to the user's own
+    convolutional model: pass the model itself to find its size. Raises InputError E215 if the
+    weights do not determine the channels.
     """
     if isinstance(model, str) and model in ARCHITECTURES:
-        told = ARCHITECTURES[model].read(state)
-        if told is not None:
-            return told["in_channels"], told.get("size")
+        arguments = ARCHITECTURES[model].read(state)
+        if arguments is not None:
+            return arguments["in_channels"], arguments.get("size")
     channels, side = _first_layer(state)
     if side is None and isinstance(model, nn.Module):
         side = _only_side(model, channels)
@@ -46,26 +47,26 @@ def _first_layer(state: Mapping[str, Tensor]) -> tuple[int, int | None]:
             return channels, side
     raise InputError(
         "E215",
-        "the weights do not tell what images the model takes",
-        why="no convolution, and no first layer for square grey or RGB images",
+        "the weights do not determine the model's input images",
+        why="there is no convolution, and the first layer does not fit square grey or RGB images",
         hint="only models that take images can be examined",
     )
 
 
 def _only_side(model: nn.Module, channels: int) -> int | None:
-    """The one common image size that runs through, None where several or none do."""
+    """The only common image size that the model accepts; None if it accepts several or none."""
     fitting = list(islice((side for side in COMMON_SIDES if _accepts(model, channels, side)), 2))
     return fitting[0] if len(fitting) == 1 else None
 
 
 def _accepts(model: nn.Module, channels: int, side: int) -> bool:
-    # Shapes alone, on stand-ins: neither values nor buffers nor modes of the model are touched.
+    # On meta tensors: values, buffers and modes of the model stay unchanged.
     images = torch.empty(2, channels, side, side, device="meta")
     try:
         tensors = [*model.named_parameters(), *model.named_buffers()]
-        hollow = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+        shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
         with torch.no_grad():
-            functional_call(model, hollow, (images,))
+            functional_call(model, shapes, (images,))
     except Exception:
         return False
     return True

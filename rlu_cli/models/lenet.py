@@ -38,7 +38,7 @@ def lenet5(
     return nn.Sequential(OrderedDict(layers))
 
 
-def tell(shapes: Shapes) -> dict[str, Any]:
+def infer(shapes: Shapes) -> dict[str, Any]:
     """Channels, classes and the likely image size under which fc1 has this many inputs."""
     side = isqrt(shapes["fc1.weight"][1] // 16)
     return {
@@ -58,5 +58,5 @@ LENET5 = Architecture(
         "num_classes": (10,),
         "size": (32,),
     },
-    tell=tell,
+    infer=infer,
 )

@@ -1,4 +1,4 @@
-"""What `--model` and `--model-arg` say → a model: a name of the table, or the user's own code."""
+"""Build a model from `--model` and `--model-arg`: a named architecture or the user's own code."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def build_model(
 ) -> nn.Module:
     """Build what `reference` names, with weights still at their initial values.
 
-    state      adapts a named architecture: channels, classes, width, … as its shapes tell
-    arguments  what the user gave; wins over what `state` tells
-    classes    N where neither of the two says it
+    state      adapts a named architecture: channels, classes, width, … from its shapes
+    arguments  given by the user; override those from `state`
+    classes    N, if neither of the two gives it
 
-    E101 for a name, option or value that is not known, E215 when `state` is another architecture,
-    E216 when the user's own code fails.
+    Raises UsageError E101 for an unknown name, option or value, InputError E215 when `state` is of
+    another architecture, E216 when the user's own code fails.
     """
     if runs_code(reference):
         return build_from_code(reference, arguments, classes)
     architecture = _named(reference)
     _check(architecture, arguments)
-    told = {} if state is None else _read(architecture, state)
-    given = {} if classes is None else {"num_classes": classes}
+    inferred = {} if state is None else _read(architecture, state)
+    defaults = {} if classes is None else {"num_classes": classes}
     try:
-        return architecture.build(**{**given, **told, **arguments})
+        return architecture.build(**{**defaults, **inferred, **arguments})
     except ValueError as failure:
         raise UsageError("E101", str(failure), hint=_options(architecture)) from failure
 
@@ -83,15 +83,15 @@ def _named(reference: str) -> Architecture:
 
 
 def _read(architecture: Architecture, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    told = architecture.read(state)
-    if told is None:
+    arguments = architecture.read(state)
+    if arguments is None:
         raise InputError(
             "E215",
             f"the weights are not those of {architecture.name}",
-            facts=architecture.misfit(state).facts(),
+            facts=architecture.mismatch(state).facts(),
             hint=f"leave --model out to have it recognised; {OWN}",
         )
-    return told
+    return arguments
 
 
 def _check(architecture: Architecture, arguments: Mapping[str, Any]) -> None:

@@ -96,7 +96,7 @@ def resnet32(*, act: str = "relu", in_channels: int = 3, num_classes: int = 10) 
     return _network(stem, BasicBlock, (16, 32, 64), (5, 5, 5), act, num_classes)
 
 
-def tell(shapes: Shapes) -> dict[str, Any]:
+def infer(shapes: Shapes) -> dict[str, Any]:
     """Channels and classes; global pooling hides the image size."""
     return {"in_channels": shapes["conv1.weight"][1], "num_classes": shapes["fc.weight"][0]}
 
@@ -143,19 +143,19 @@ RESNET18 = Architecture(
     summary="ResNet-18, torchvision's names and shapes",
     build=partial(imagenet_resnet, BasicBlock, (2, 2, 2, 2)),
     options=OPTIONS,
-    tell=tell,
+    infer=infer,
 )
 RESNET32 = Architecture(
     name="resnet32",
     summary="ResNet-32 for CIFAR-sized images (16, 32, 64 channels), convolution shortcuts",
     build=resnet32,
     options=OPTIONS,
-    tell=tell,
+    infer=infer,
 )
 RESNET50 = Architecture(
     name="resnet50",
     summary="ResNet-50, torchvision's names and shapes (stride in the 3x3)",
     build=partial(imagenet_resnet, Bottleneck, (3, 4, 6, 3)),
     options=OPTIONS,
-    tell=tell,
+    infer=infer,
 )

@@ -1,4 +1,4 @@
-"""The architectures known by name, and which of them a bare state is."""
+"""Table of named architectures, and recognition of a state dict."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture that has exactly the keys and shapes of a state.
+    """An architecture that has exactly the keys and shapes of a state dict.
 
-    arguments  what keys and shapes tell
-    open       what they cannot, each with the values to try, the default first
+    arguments  arguments that keys and shapes determine
+    open       the other options, each with the values to try, the default first
     """
 
     name: str
@@ -42,8 +42,8 @@ def recognise(state: Mapping[str, Tensor]) -> list[Candidate]:
     """Every known architecture that fits `state` key for key and shape for shape."""
     found = []
     for name, architecture in ARCHITECTURES.items():
-        told = architecture.read(state)
-        if told is not None:
-            untold = {k: v for k, v in architecture.options.items() if k not in told}
-            found.append(Candidate(name, told, untold))
+        arguments = architecture.read(state)
+        if arguments is not None:
+            others = {k: v for k, v in architecture.options.items() if k not in arguments}
+            found.append(Candidate(name, arguments, others))
     return found

@@ -1,7 +1,7 @@
 """A model from the user's own code: `pkg.mod:factory` or `path/model.py:Net`.
 
-Code runs here and nowhere else in the family, and only what the user named. What it prints goes to
-stderr, since stdout is the report.
+Only this file runs user code, and only code that the user named. Its output goes to stderr, since
+stdout is the report.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def runs_code(reference: str) -> bool:
 def build_from_code(
     reference: str, arguments: Mapping[str, Any], classes: int | None = None
 ) -> nn.Module:
-    """Call the class or function that `reference` names; whatever goes wrong in it is E216.
+    """Call the class or function that `reference` names.
 
-    `num_classes=classes` is added where the signature has a parameter of that name and nobody
-    gave it.
+    `num_classes=classes` is added if the signature has that parameter and `arguments` has not.
+    Raises UsageError E101 for a malformed reference, InputError E216 for any failure of the code.
     """
     target, _, attribute = reference.rpartition(":")
     is_file = target.endswith(".py")
@@ -53,7 +53,7 @@ def build_from_code(
         model = factory(**_with_classes(factory, arguments, classes))
     if not isinstance(model, nn.Module):
         raise _failed(
-            f"{printable(reference)} gave a {printable(type(model).__name__)}, "
+            f"{printable(reference)} returned a {printable(type(model).__name__)}, "
             "not a torch.nn.Module",
             hint="name a class derived from torch.nn.Module, or a function that returns one",
         )
@@ -62,9 +62,9 @@ def build_from_code(
 
 @contextmanager
 def _running(reference: str, folder: Path) -> Iterator[None]:
-    """Let the user's code find its neighbours, and turn its failures into one sentence."""
+    """Let the user's code import from its folder, and raise its exceptions as InputError E216."""
     entry = str(folder)
-    # Last, so that no file lying in the folder takes the place of an installed module.
+    # Last, so that no file in the folder shadows an installed module.
     added = entry not in sys.path
     if added:
         sys.path.append(entry)

@@ -53,10 +53,10 @@ def vgg16(
     return kaiming_convolutions(network)
 
 
-def tell(shapes: Shapes) -> dict[str, Any]:
+def infer(shapes: Shapes) -> dict[str, Any]:
     """Everything but the activation and the dropout rate.
 
-    The widest convolution tells the width: its rounding is the finest, so the others follow.
+    The width comes from the convolution with most channels, whose rounding is the finest.
     """
     widest = max(s[0] for name, s in shapes.items() if name.startswith("features.") and len(s) == 4)
     side = isqrt(shapes["classifier.0.weight"][1] // widest)
@@ -120,5 +120,5 @@ VGG16 = Architecture(
         "num_classes": (10,),
         "size": (32,),
     },
-    tell=tell,
+    infer=infer,
 )

@@ -1,8 +1,9 @@
 """Federated-learning schemes: the client's step, and what the server derives from it.
 
-A scheme is one file and one line in `SCHEMES`. Its client half says what is added to every gradient,
-its server half how updates become the next global model. The in-round weights and the gradient-free
-offset of any combination with momentum, decay and schedule follow from `recursion` by unit impulses.
+A scheme is one file and one line in `SCHEMES`. Its client half defines what is added to every
+gradient, its server half how updates become the next global model. `recursion` derives the in-round
+weights and the gradient-free offset of any combination with momentum, decay and schedule from unit
+impulses.
 """
 
 from __future__ import annotations

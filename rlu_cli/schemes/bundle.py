@@ -1,4 +1,4 @@
-"""Several tensors that are added and scaled as one, such as all parameters of a model."""
+"""Several tensors that are added and scaled together, such as all parameters of a model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 class Bundle:
-    """A tuple of tensors with the algebra that a `Recursion` needs.
+    """A tuple of tensors with the operations that `recursion` needs: +, - and scaling.
 
-    tensors  in a fixed order, the same in everything they are combined with
+    tensors  in the same order in all bundles that are combined
     """
 
     __slots__ = ("tensors",)

@@ -1,6 +1,6 @@
-"""How a client's parameters move in one local round, given the gradient of each step.
+"""A client's optimiser in one local round: the parameter update, given the gradient of each step.
 
-The simulator's clients and the server's virtual ones take the same steps.
+Used by the simulator's clients and by virtual clients.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Parameters = Sequence[nn.Parameter]
 
 
 class Descent(Protocol):
-    """Moves the parameters by step number `index` of the round."""
+    """Applies step number `index` of the round to the parameters, in place."""
 
     def __call__(self, index: int, gradients: Sequence[Tensor]) -> None: ...
 
@@ -35,12 +35,13 @@ def descent(
     betas: tuple[float, float] = BETAS,
     constant: Any = None,
 ) -> Descent:
-    """A client's optimiser, fresh as at the start of every round: θ^τ, ∇^τ → θ^{τ+1} in place.
+    """A client's optimiser with fresh state for one round: θ^τ, ∇^τ → θ^{τ+1}, in place.
 
-    optimizer  "sgd", "adam" or "adamw"
-    recursion  rates and pull; of SGD also momentum; decay by the optimiser's own rule
-    betas      of Adam and AdamW
-    constant   Bundle that the scheme adds to every gradient; None for nothing
+    optimizer   "sgd", "adam" or "adamw"
+    parameters  θ
+    recursion   learning rates and pull; momentum for SGD only; decay by the optimiser's own rule
+    betas       of Adam and AdamW
+    constant    Bundle that the scheme adds to every gradient; None for none
     """
     if optimizer in ADAPTIVE:
         return _Adaptive(_KINDS[optimizer], parameters, recursion, betas, constant)
@@ -48,9 +49,9 @@ def descent(
 
 
 def clip_to_norm(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
-    """All gradients scaled by one factor, so that their joint norm is at most `limit`.
+    """Gradients scaled by min(1, limit / (‖g‖ + 1e-6)), with the joint norm ‖g‖.
 
-    As `torch.nn.utils.clip_grad_norm_` does, 1e-6 in the denominator included.
+    Same as `torch.nn.utils.clip_grad_norm_`.
     """
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
@@ -58,7 +59,7 @@ def clip_to_norm(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
 
 
 class _Linear:
-    """SGD with momentum, Nesterov, decay and proximal pull: the very recursion that is attacked."""
+    """SGD with momentum, Nesterov, decay and proximal pull: the recursion that attacks assume."""
 
     def __init__(self, parameters: Parameters, recursion: Recursion, constant: Any) -> None:
         self.recursion = recursion
@@ -77,7 +78,7 @@ class _Linear:
 
 
 class _Adaptive:
-    """Adam or AdamW; pull and constant join the gradient before the optimiser sees it."""
+    """Adam or AdamW; pull and constant are added to the gradient before the optimiser's step."""
 
     def __init__(
         self,
@@ -110,5 +111,5 @@ class _Adaptive:
 
 
 def _origin(recursion: Recursion, parameters: Parameters) -> Bundle | None:
-    """θ_global, kept only where a proximal term needs it."""
+    """A copy of θ_global; None without a proximal term."""
     return Bundle(p.detach().clone() for p in parameters) if recursion.pull else None

@@ -1,4 +1,4 @@
-"""FedAvg (McMahan et al. 2017) and FedProx (Li et al. 2020): averaging, with or without a leash."""
+"""FedAvg (McMahan et al. 2017) and FedProx (Li et al. 2020): plain averaging."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from rlu_cli.schemes.scheme import Member, Round, Scheme, total, totals
 class FedDC:
     """Task loss + λ/2 ‖θ - (θ_global - d_k)‖² + ⟨θ, Δ_k - Δ⟩ / Σ η, d_k = Σ_r Δ_k^(r).
 
-    Δ_k and Δ are the client's and the global update of the last round it took part in. The server
-    averages θ_k + d_k, the drift of this round included.
+    Δ_k and Δ are the client's and the global update of the last round it took part in. d_k is its
+    drift variable. The server averages θ_k + d_k, with d_k including this round.
 
     pull  λ
     """

@@ -13,12 +13,12 @@ from rlu_cli.schemes.scheme import Member, Round, Scheme, total, totals, weighte
 class FedDyn:
     """Task loss + λ/2 ‖θ - θ_global‖² - ⟨g_k, θ⟩ with g_k = -λ Σ_r Δ_k^(r) over its own rounds.
 
-    The server keeps h = -λ/N Σ over all updates so far and moves the average by -h/λ.
+    The server keeps h = -λ/N Σ over all updates so far and subtracts h/λ from the average.
 
     pull  λ
 
-    Paper note: Eq. 71 writes the last gradient for g_k, which does not give Table 1; the stored
-    state -λ Σ Δ does, and it is what FedDyn itself keeps.
+    Paper note: Eq. 71 has the last gradient for g_k, which does not give Table 1. The state
+    -λ Σ Δ does, as in FedDyn itself.
     """
 
     pull: float = 0.0

@@ -1,7 +1,7 @@
-"""The linear client: one local step of SGD and its relatives, and what it makes of any gradients.
+"""The linear client: one local step of SGD and its variants, and the resulting step weights.
 
-Positions and gradients may be anything that can be added, subtracted and scaled: a float, a Tensor,
-a `Head`, a `Bundle`. The simulator's client and the server's weights come from the same lines.
+Positions and gradients can be anything with +, - and scaling: a float, a Tensor, a `Head`, a
+`Bundle`. The simulator's clients and the attacks' step weights use the same code.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Recursion:
-    """Settings of a client whose positions are linear in its gradients.
+    """Settings of a client whose states are linear in its gradients.
 
     lr        learning rate η of each of the m steps
     momentum  γ of SGD with momentum, dampening 0
-    nesterov  Nesterov's form of it, as PyTorch has it
-    decay     w of L2 weight decay: w θ joins each gradient
-    pull      λ of a proximal term: λ (θ - θ_global) joins each gradient
+    nesterov  Nesterov momentum, as in PyTorch
+    decay     w of L2 weight decay: w θ is added to each gradient
+    pull      λ of a proximal term: λ (θ - θ_global) is added to each gradient
     """
 
     lr: tuple[float, ...]
@@ -52,9 +52,12 @@ def step(
 ) -> tuple[Any, Any]:
     """θ^{τ+1} and the momentum buffer, from θ^τ and the gradient of the task loss there.
 
-    origin    θ_global, where the round began
-    constant  what a scheme with memory adds to every gradient of the round; None for nothing
-    velocity  momentum buffer so far; None before the first step
+    index     τ
+    position  θ^τ
+    gradient  ∇^τ
+    origin    θ_global, the start of the round
+    constant  what a scheme with memory adds to every gradient of the round; None for none
+    velocity  momentum buffer; None before the first step
     """
     if client.pull:
         gradient = gradient + (position - origin) * client.pull
@@ -76,7 +79,7 @@ def path(
     constant: Any = None,
     velocity: Any = None,
 ) -> Iterator[Any]:
-    """The m + 1 positions a client goes through from `origin` with the given m gradients."""
+    """The m + 1 states θ^0 … θ^m of a client that starts at `origin`, for the given m gradients."""
     position = origin
     yield position
     for index, gradient in enumerate(gradients):
@@ -85,10 +88,10 @@ def path(
 
 
 def step_weights(client: Recursion) -> Tensor:
-    """How much gradient i counts in position τ: (m + 1, m) float64, from unit impulses.
+    """In-round weights: weight of gradient i in state τ, (m + 1, m) float64, from unit impulses.
 
-    θ^τ - θ_global = -lr[0] Σ_i weights[τ, i] ∇^i - drift[τ]; the last row is ρ of Table 1. All m
-    impulses go through the recursion at once, one in each component of a vector.
+    θ^τ - θ_global = -lr[0] Σ_i weights[τ, i] ∇^i - offset[τ]; the last row is ρ of Table 1. The m
+    impulses are the components of one vector, so a single run of the recursion suffices.
     """
     impulses = torch.eye(client.steps, dtype=torch.float64)
     start = torch.zeros(client.steps, dtype=torch.float64)
@@ -96,12 +99,12 @@ def step_weights(client: Recursion) -> Tensor:
 
 
 def offset_weights(client: Recursion) -> Tensor:
-    """How far θ_global, a constant and an old momentum buffer move each position: (m + 1, 3).
+    """Gradient-free offset: weights of θ_global, constant and old momentum buffer, (m + 1, 3).
 
-    With gradients of zero, θ_global - θ^τ = weights[τ] · (θ_global, constant, velocity); the last
-    row gives h of Table 1. The three unit vectors go through the recursion at once.
+    With zero gradients, θ_global - θ^τ = weights[τ] · (θ_global, constant, velocity); the last row
+    gives h of Table 1. The three unit vectors go through the recursion in a single run.
     """
     origin, constant, velocity = torch.eye(3, dtype=torch.float64)
-    still = [torch.zeros(3, dtype=torch.float64)] * client.steps
-    positions = path(client, origin, still, constant, velocity)
-    return torch.stack([origin - position for position in positions])
+    zeros = [torch.zeros(3, dtype=torch.float64)] * client.steps
+    states = path(client, origin, zeros, constant, velocity)
+    return torch.stack([origin - position for position in states])

@@ -11,10 +11,10 @@ from rlu_cli.schemes.scheme import Member, Round, Scheme, totals, weighted
 
 @dataclass(frozen=True)
 class Scaffold:
-    """Each gradient is corrected by c - c_k, the server's and the client's control variate.
+    """Each gradient is corrected by c - c_k, the control variates of the server and the client.
 
-    c_k after a round is c_k - c + (θ_global - θ_k) / Σ η (option II), both start at 0, and
-    c grows by the clients' mean change times the share that took part.
+    After a round c_k becomes c_k - c + (θ_global - θ_k) / Σ η (option II), and c grows by the mean
+    change of the participants' c_k times the participating share of the clients. Both start at 0.
 
     Paper note: the sums of Table 1's h run over the rounds the client took part in, not over all.
     """
@@ -35,16 +35,13 @@ class Scaffold:
         return average, grown if server is None else server + grown
 
     def _change(self, start: Any, member: Member, server: Any) -> Any:
-        """How much a client's control variate changed over the round."""
+        """Change of a client's control variate over the round."""
         change = (start - member.end) * (1 / member.rate)
         return change if server is None else change - server
 
 
 def control_variate(past: Sequence[Round]) -> Any:
-    """c_k after the rounds in `past`; None for 0, before the first.
-
-    Each of them leaves c_k - c^(r) + (θ^(r) - θ_k^(r)) / Σ η behind.
-    """
+    """c_k after the rounds in `past`: each adds (θ^(r) - θ_k^(r)) / Σ η - c^(r); None for none."""
     value = None
     for done in past:
         change = (done.start - done.end) * (1 / done.rate)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules inside a round: text → the rate of every step."""
+"""Learning-rate schedules within a round: text → the rate of every step."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Shape = Callable[[float, int, int], float]  # (rate, step, steps) → rate of th
 
 
 def learning_rates(rate: float, steps: int, schedule: str = "constant") -> tuple[float, ...]:
-    """Rates of the `steps` steps of a round that begins with `rate`.
+    """Learning rate of each of the `steps` steps of a round that starts at `rate`.
 
     schedule  constant; step:K:G, times G every K steps; cosine:T, half a cosine to 0 over T steps;
-              linear:END, straight to the rate END at the last step
+              linear:END, linear to the rate END at the last step
 
-    Raises ValueError with what is expected.
+    Raises ValueError that names what is expected.
     """
     shape = parse_schedule(schedule)
     rates = tuple(shape(rate, step, steps) for step in range(steps))
@@ -24,7 +24,7 @@ def learning_rates(rate: float, steps: int, schedule: str = "constant") -> tuple
 
 
 def parse_schedule(text: str) -> Shape:
-    """The shape a schedule's text stands for. Raises ValueError with what is expected."""
+    """Parse a schedule. Raises ValueError that names what is expected."""
     name, *values = str(text).split(":")
     try:
         return _SHAPES[name](*map(float, values))

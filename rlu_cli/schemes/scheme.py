@@ -1,7 +1,7 @@
-"""What every federated scheme says of itself: the client's half and the server's half.
+"""Interface of a federated scheme: the client's half and the server's half.
 
-Values are anything with + - and scaling (a float, a Tensor, a `Head`, a `Bundle`), so that the
-simulator runs a scheme on whole models and the server's derivation on output layers alone.
+Values are anything with +, - and scaling (a float, a Tensor, a `Head`, a `Bundle`): the simulator
+runs a scheme on whole models, an attack on output layers alone.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, Protocol
 class Round:
     """One round that a client took part in.
 
-    start   θ^(r), the global model it began with
-    end     θ_k^(r), what it sent back
-    after   θ^(r+1), the global model that followed
+    start   θ^(r), the global model it started from
+    end     θ_k^(r), the model it sent
+    after   θ^(r+1), the next global model
     rate    Σ_τ η_τ of its steps
-    server  the server's own value in that round (Scaffold's c^(r)); None where there is none
+    server  the server's own value in that round (Scaffold's c^(r)); None for none
     """
 
     start: Any
@@ -32,19 +32,19 @@ class Round:
 
 
 class SchemeRule(Protocol):
-    """What client and server compute under a scheme; λ, where it has one, is the field `pull`."""
+    """Computations of client and server under a scheme; λ, if any, is the field `pull`."""
 
     @property
     def pull(self) -> float:
-        """λ of the proximal term, 0 without one."""
+        """λ of the proximal term; 0 without one."""
         ...
 
     def constant(self, past: Sequence[Round], rate: float, server: Any) -> Any:
-        """What joins every gradient of a round; None for nothing.
+        """Constant added to every gradient of a round; None for none.
 
         past    the client's own rounds, oldest first
-        rate    Σ_τ η_τ of the round to come
-        server  the server's value now; None for nothing yet
+        rate    Σ_τ η_τ of the coming round
+        server  the server's current value; None for none yet
         """
         ...
 
@@ -54,8 +54,8 @@ class SchemeRule(Protocol):
         """The next global model and the server's next value.
 
         start    θ^(r)
-        members  who took part; gone through once, so that they may be read from disk one by one
-        clients  all clients there are
+        members  participants; iterated once, so that they can be read from disk one by one
+        clients  number of all clients
         """
         ...
 
@@ -65,11 +65,11 @@ class Scheme:
     """One row of the table of schemes.
 
     build               λ → the scheme's rule
-    summary             what it computes, for `rlu schemes`
-    takes_lambda        whether λ (`--lambda`) means something to it
+    summary             formula or description, for `rlu schemes`
+    takes_lambda        whether it uses λ (`--lambda`)
     remembers           whether a client's step depends on its earlier rounds (`--history`)
-    server_keeps_value  whether the server has a value of its own from round 1 on (server.pt)
-    server_value        whether clients see that value, so that an attack must know it
+    server_keeps_value  whether the server keeps a value of its own from round 1 on (server.pt)
+    server_value        whether clients use that value, so that an attack needs it
     """
 
     build: Callable[[float], SchemeRule]
@@ -82,11 +82,11 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Member:
-    """One client's part in an aggregation.
+    """One client in an aggregation.
 
-    end    θ_k^(r), what it sent back
-    share  its weight in the average; all sum to 1
-    past   its own rounds before this one
+    end    θ_k^(r), the model it sent
+    share  its weight p_k in the average; all sum to 1
+    past   its earlier rounds
     rate   Σ_τ η_τ of its steps
     """
 
@@ -97,12 +97,12 @@ class Member:
 
 
 def weighted(member: Member) -> Any:
-    """p_k θ_k, a client's part of the average (Eq. 1)."""
+    """p_k θ_k, a client's term of the average (Eq. 1)."""
     return member.end * member.share
 
 
 def totals(members: Iterable[Member], *parts: Callable[[Member], Any]) -> list[Any]:
-    """Σ over the members of each part, in one pass over them."""
+    """Sum of each part over the members, in a single pass."""
     sums: list[Any] = []
     for member in members:
         values = [part(member) for part in parts]
@@ -111,5 +111,5 @@ def totals(members: Iterable[Member], *parts: Callable[[Member], Any]) -> list[A
 
 
 def total(values: Iterable[Any]) -> Any:
-    """Σ of at least one value."""
+    """Sum of at least one value."""
     return functools.reduce(operator.add, values)

@@ -1,1 +1,1 @@
-"""A labelled federation written to disk: real checkpoints whose answers are known."""
+"""Simulated federations written to disk: real checkpoints with known label counts."""

@@ -1,4 +1,4 @@
-"""How many images a model classifies right."""
+"""Accuracy of a model."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def accuracy_on(
     labels: NDArray[np.int64],
     normalise: Normalisation,
 ) -> float:
-    """Share of images (n, H, H, 3) that a model in evaluation mode classifies right."""
+    """Share of images (n, H, H, 3) that a model in evaluation mode classifies correctly."""
     model.eval()
-    right = 0
+    correct = 0
     with torch.no_grad():
         for start in range(0, len(labels), EVALUATION_BATCH):
             batch = slice(start, start + EVALUATION_BATCH)
             pixels = normalise(to_pixels(images[batch], model))
             predicted = model(pixels).argmax(dim=1).cpu().numpy()
-            right += int((predicted == labels[batch]).sum())
-    return right / len(labels)
+            correct += int((predicted == labels[batch]).sum())
+    return correct / len(labels)

@@ -1,6 +1,4 @@
-"""From what the clients sent to the next global model: the scheme's rule for the parameters, the
-plain mean for everything else.
-"""
+"""Server aggregation: the scheme's rule for parameters, the plain mean for all other tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from rlu_cli.simulator.client import State
 
 @dataclass(frozen=True)
 class Sent:
-    """What one client sent, and its own earlier rounds."""
+    """The model that one client sent, and its earlier rounds."""
 
     state: State
     past: Sequence[Round]
@@ -38,11 +36,11 @@ def aggregate(
 
     names    of the parameters, under all their names; buffers and frozen parameters are averaged
     start    the global model of this round
-    sent     one for each of the `members` clients that took part, all of the same number of
-             samples; gone through once
+    sent     one for each client that took part, all with the same number of samples; iterated once
+    members  number of clients that took part
     rate     Σ of a client's learning rates
-    server   Bundle of the server's value now, None for nothing yet
-    clients  all there are
+    server   Bundle of the server's current value; None if there is none
+    clients  number of clients in the federation
     """
     rest: list[State] = []
 
@@ -61,8 +59,8 @@ def aggregate(
 def average(states: Iterable[State], samples: Sequence[int]) -> State:
     """θ_g = Σ_k n_k θ_k / Σ_k n_k over all state; counters as the rounded mean.
 
-    states   one mapping of tensors for each client, all alike
-    samples  n_k, how many samples each client trained on
+    states   one mapping of tensors per client, with equal names and shapes
+    samples  n_k, number of samples each client trained on
     """
     total = float(sum(samples))
     summed: dict[str, Tensor] = {}
@@ -79,11 +77,11 @@ def average(states: Iterable[State], samples: Sequence[int]) -> State:
 
 
 def bundle(state: State, names: Sequence[str]) -> Bundle:
-    """The named tensors as one, in float64 so that sums over clients and rounds stay exact."""
+    """The named tensors as one Bundle, in float64 for accurate sums over clients and rounds."""
     return Bundle(state[name].to(torch.float64) for name in names)
 
 
 def state_of(value: Bundle, names: Sequence[str], like: State) -> State:
-    """A bundle's tensors by name, in the types that `like` has."""
+    """A bundle's tensors by name, in the types of `like`."""
     pairs = zip(names, value.tensors, strict=True)
     return {name: tensor.to(like[name].dtype) for name, tensor in pairs}

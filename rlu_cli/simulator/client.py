@@ -1,4 +1,4 @@
-"""One client's local round: steps on its own images, and the labels it used."""
+"""Local training of one client for one round, with a record of the labels it used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class LocalRound:
-    """What a client hands in, and what it did.
+    """The model a client sends, and the labels it trained on.
 
     state     parameters and buffers by name, on the CPU
     per_step  (m, N) int64: labels of each class in each step's batch
@@ -49,11 +49,12 @@ def train_client(
 ) -> LocalRound:
     """Take the plan's steps on mean cross-entropy, one batch each (Eq. 5).
 
-    model     starts from the weights it holds, and is changed
+    model     holds the initial weights; trained in place
     images    (n, H, H, 3) uint8, the client's own; labels (n,)
-    seed      fixes batches, dropout and noise; the same numbers give the same round
-    constant  Bundle over `trainable(model)` that joins every gradient; None for nothing
-    Raises InputError E207 when the loss is no longer finite.
+    seed      of batches, dropout and noise
+    constant  Bundle over `trainable(model)` that is added to every gradient; None for none
+    tick      called with the number of steps done
+    Raises InputError E207 when the loss is not finite.
     """
     names, parameters = zip(*trainable(model).items(), strict=True)
     device = parameters[0].device
@@ -94,7 +95,7 @@ def to_pixels(images: NDArray[np.uint8], model: nn.Module) -> Tensor:
 
 @contextmanager
 def seeded(seed: tuple[int, ...], device: torch.device) -> Iterator[None]:
-    """Let torch draw from a seed of its own, and leave its state as it was."""
+    """Seed torch's random state, and restore the previous state afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(_torch_seed(seed))
         yield
@@ -113,7 +114,7 @@ def _torch_seed(seed: tuple[int, ...]) -> int:
 def _defences(
     plan: Plan, seed: tuple[int, ...]
 ) -> Callable[[Sequence[Tensor], int], Sequence[Tensor]]:
-    """What is done to a step's mean gradient over a batch of the given size: clip, then noise."""
+    """Function of a step's mean gradient and its batch size that clips, then adds noise."""
     generator = torch.Generator().manual_seed(_torch_seed((*seed, 1)))
 
     def defend(gradients: Sequence[Tensor], batch_size: int) -> Sequence[Tensor]:
@@ -127,7 +128,7 @@ def _defences(
 
 
 def _sent(start: State, end: State, names: Sequence[str], plan: Plan) -> State:
-    """What leaves the client: all of its state, or only the largest part of its update."""
+    """The state that the client sends: all of it, or only the largest part of its update."""
     if plan.defence.topk is None:
         return end
     before, after = ([state[name] for name in names] for state in (start, end))
@@ -140,5 +141,5 @@ def _require_finite(loss: Tensor, index: int) -> None:
         raise InputError(
             "E207",
             f"training diverged: the loss of step {index + 1} is not finite",
-            hint="take a smaller --lr",
+            hint="use a smaller --lr",
         )

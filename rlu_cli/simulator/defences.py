@@ -1,4 +1,4 @@
-"""What a client may do so that its update gives less away: noise, clipping, sending little."""
+"""Client-side defences that reduce leakage: gradient noise, DP-SGD, top-k sparsification."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Defence:
     """Defences of every client; the default is none.
 
     noise     S, standard deviation of Gaussian noise on each coordinate of a gradient, 0 for none
-    noise_on  "batch": on each step's mean gradient; "sample": on every sample's gradient, so that
-              S/√|B| is left on the mean
+    noise_on  "batch": on each step's mean gradient; "sample": on every sample's gradient, which
+              leaves S/√|B| on the mean
     topk      share of the parameters whose update is sent, the largest by magnitude
     dp_noise  noise multiplier σ of DP-SGD
     dp_clip   C, norm to which DP-SGD clips each sample's gradient
 
-    Paper note: section 4.10 and Table 6 do not say what the noise is added to; both readings are
-    here.
+    Paper note: section 4.10 and Table 6 do not say what the noise is added to; both
+    interpretations are implemented.
     """
 
     noise: float = 0.0
@@ -36,7 +36,7 @@ class Defence:
     dp_clip: float | None = None
 
     def settings(self) -> dict[str, Any]:
-        """What differs from the defaults."""
+        """The values that differ from the defaults."""
         default = asdict(Defence())
         return {name: v for name, v in asdict(self).items() if v != default[name]}
 
@@ -45,7 +45,7 @@ class Defence:
         return self.noise / math.sqrt(batch_size) if self.noise_on == "sample" else self.noise
 
     def impossible(self) -> list[str]:
-        """A sentence for each value that cannot be."""
+        """A sentence for each invalid value."""
         cases = {
             "noise must be a number from 0": not 0 <= self.noise < math.inf,
             f"noise-on must be one of {', '.join(NOISE_ON)}": self.noise_on not in NOISE_ON,
@@ -56,12 +56,12 @@ class Defence:
         return [sentence for sentence, holds in cases.items() if holds]
 
     def contradictions(self, clip: float | None) -> list[str]:
-        """A sentence for each pair of values that cannot be together."""
+        """A sentence for each contradiction between values; `clip` is that of local training."""
         private = self.dp_noise is not None
         cases = {
             "--dp-noise and --dp-clip go together": private != (self.dp_clip is not None),
             "--noise-on needs --noise": self.noise_on != NOISE_ON[0] and not self.noise,
-            "DP-SGD clips and adds noise itself, without --clip and --noise": (
+            "DP-SGD clips and adds noise itself; leave out --clip and --noise": (
                 private and (clip is not None or self.noise > 0)
             ),
         }
@@ -71,7 +71,7 @@ class Defence:
 def add_noise(
     gradients: Sequence[Tensor], deviation: float, generator: torch.Generator
 ) -> list[Tensor]:
-    """Gaussian noise on every coordinate, drawn on the CPU so that all devices agree."""
+    """Gradients plus Gaussian noise, drawn on the CPU so that all devices agree."""
     return [
         g + deviation * torch.randn(g.shape, generator=generator, dtype=g.dtype).to(g.device)
         for g in gradients
@@ -79,9 +79,9 @@ def add_noise(
 
 
 def send_largest(start: Sequence[Tensor], end: Sequence[Tensor], share: float) -> list[Tensor]:
-    """`end` where the update is among the largest, `start` everywhere else.
+    """`end` at the coordinates with the largest updates, `start` everywhere else.
 
-    share  of the coordinates of all tensors together that are sent, at least one
+    share  of the coordinates of all tensors together that is sent, at least one coordinate
     """
     pairs = list(zip(start, end, strict=True))
     size = torch.cat([(after - before).abs().flatten() for before, after in pairs])

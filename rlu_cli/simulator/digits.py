@@ -1,4 +1,4 @@
-"""Drawn digits: ten classes of 32x32 colour images made on the spot, so that nothing is downloaded.
+"""Drawn digits: ten classes of 32x32 colour images, generated so that nothing is downloaded.
 
 Each image is one digit on a cluttered background, rotated, shifted and noisy.
 """
@@ -20,7 +20,7 @@ NOISE = 12.0
 
 
 def draw_digits(per_class: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """`per_class` images of each digit, the same for the same seed.
+    """Draw `per_class` images of each digit.
 
     returns  images (10 · per_class, 32, 32, 3) uint8, in class order; labels (10 · per_class,)
     """

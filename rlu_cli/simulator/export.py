@@ -1,9 +1,9 @@
-"""A simulated federation's folder: opened, described, resumed or replaced.
+"""The folder of a simulated federation: open, describe, resume or replace it.
 
 RUN/rlu.toml, RUN/run.json, RUN/aux/CLASS/*.png and, for round 0,
-RUN/r000/{global.pt, c3.pt, c3.truth.json, round.json}; server.pt too, from round 1 on, where the
-scheme's server remembers. Every file is written under a temporary name in its own folder and then
-renamed, so that a file that is there is complete.
+RUN/r000/{global.pt, c3.pt, c3.truth.json, round.json}; from round 1 on also server.pt, if the
+scheme's server keeps a value. Every file is written under a temporary name in its own folder and
+then renamed, so that an existing file is complete.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ WRITTEN = (
 def open_run(
     path: Path, settings: Mapping[str, Any], classes: tuple[str, ...], *, force: bool = False
 ) -> RunFolder:
-    """Start a run in an empty folder, or go on with one of the same settings.
+    """Start a run in an empty folder, or resume one with the same settings.
 
-    force  delete the files of an earlier run of other settings; nothing else is ever deleted, and
-           a run that had not yet written a model needs no force
+    force  delete the files of an earlier run with other settings; nothing else is ever deleted, and
+           a run that has not yet written a model needs no force
     Raises UsageError E106 for a folder that holds anything else.
     """
     _make(path)
@@ -60,9 +60,9 @@ def open_run(
 def write_description(
     run: RunFolder, toml: Mapping[str, Any], holding: Holding, record: Mapping[str, Any]
 ) -> None:
-    """What does not change from round to round: run.json, rlu.toml and the auxiliary images.
+    """Write the files that all rounds share: run.json, rlu.toml and the auxiliary images.
 
-    toml    the flat table that `rlu attack` finds beside the checkpoints
+    toml    the flat table that `rlu attack` reads beside the checkpoints
     record  further facts for run.json, such as the partition
     """
     digest = settings_hash(run.settings)
@@ -89,12 +89,12 @@ def _difference(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         for name in {**settings, **before}
         if before.get(name) != settings.get(name)
     ]
-    return "it holds a run of other settings: " + "; ".join(changed)
+    return "it holds a run with other settings: " + "; ".join(changed)
 
 
 def _occupied(path: Path, why: str, instead: str) -> UsageError:
     return UsageError(
-        "E106", f"refused to write into {printable(path)}", why=why, hint=f"take {instead}"
+        "E106", f"refused to write into {printable(path)}", why=why, hint=f"use {instead}"
     )
 
 
@@ -102,7 +102,7 @@ def _delete_run(path: Path) -> None:
     """Delete what a run wrote, run.json last, and the folders that this leaves empty."""
     home = path.resolve()
     found = [file for pattern in WRITTEN[::-1] for file in path.glob(pattern)]
-    # A linked folder leads to files of somebody else.
+    # A linked folder leads to files outside the run.
     files = [file for file in found if file.parent.resolve().is_relative_to(home)]
     for file in files:
         file.unlink()
@@ -127,7 +127,7 @@ def _toml_value(value: Any) -> str:
         return "{" + ", ".join(f"{k} = {_toml_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
-    # JSON's numbers, booleans and strings are TOML's, but for the one character it leaves bare
+    # JSON numbers, booleans and strings are valid TOML, except for DEL, which JSON does not escape
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -135,4 +135,4 @@ def _make(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _occupied(path, printable(error), "a folder that can be made") from error
+        raise _occupied(path, printable(error), "a folder that can be created") from error

@@ -26,13 +26,13 @@ def federate(
     tick: Callable[[int], None] = lambda steps: None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Round]:
-    """Train round after round, writing every model and every truth as soon as it is known.
+    """Train round by round, writing every model and its true labels as soon as it is trained.
 
-    factory  makes the model with its starting weights; what it draws comes from the run's seed
-    run      what is complete there is not computed again
-    tick     called with the number of steps done
-    say      called with what is going on
-    Raises InputError E241 when an accuracy that the plan asks for is not reached.
+    factory   builds the model with its initial weights, drawn from the run's seed
+    run       run folder; complete files in it are not computed again
+    tick      called with the number of steps done
+    progress  called with messages
+    Raises InputError E241 when a training accuracy of the plan is not reached.
     """
     plan = federation.plan
     with seeded((plan.seed, 3), federation.device):
@@ -85,8 +85,8 @@ def _rounds(work: Work, progress: Callable[[str], None]) -> Generator[Round, Non
     while True:
         reached = train_accuracy(work, number) if work.plan.train_to is not None else None
         last = _is_last(work.plan, number, reached)
-        said = "" if reached is None else f", training accuracy {reached:.3f}"
-        progress(f"round {number}{said}")
+        suffix = "" if reached is None else f", training accuracy {reached:.3f}"
+        progress(f"round {number}{suffix}")
         yield one_round(work, number, reached, last=last)
         if last:
             return number
@@ -94,7 +94,10 @@ def _rounds(work: Work, progress: Callable[[str], None]) -> Generator[Round, Non
 
 
 def _is_last(plan: Plan, number: int, reached: float | None) -> bool:
-    """Whether round `number` is the one to attack. Raises InputError E241 when none will be."""
+    """Whether round `number` is the one to attack.
+
+    Raises InputError E241 when `train_to` is not reached within the plan's rounds.
+    """
     if plan.train_to is None or reached is None:
         return number == plan.rounds - 1
     if reached < plan.train_to and number == plan.rounds:

@@ -1,4 +1,4 @@
-"""Files that are either complete or not there: written beside their place, then renamed."""
+"""Atomic writes: a file is written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
 
 
 def read_state(file: Path) -> State | None:
-    """A state this run wrote; None when it is not there or was damaged since."""
+    """A state that this run wrote; None when it is missing or damaged."""
     try:
         state: State = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):

@@ -1,4 +1,4 @@
-"""Gradients of a client's loss: of the whole batch, or with privacy for each sample (DP-SGD)."""
+"""Gradients of a client's loss: the plain batch mean, or that of DP-SGD."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def gradients_of(
 ) -> AbstractContextManager[GradientOf]:
     """(inputs, targets) → mean cross-entropy and its gradient, a tensor for each parameter.
 
-    A parameter that the loss does not reach has a gradient of zero. With the plan's DP-SGD each
-    sample's gradient is clipped and noise is on their mean.
+    A parameter that the loss does not depend on has a zero gradient. With DP-SGD each sample's
+    gradient is clipped and noise is added to the mean.
     """
     ways = {True: _private, False: _plain}
     return ways[plan.defence.dp_noise is not None](model, parameters, plan)
@@ -46,7 +46,7 @@ def _private(
     with private_batches(model, parameters, plan.defence) as (observed, private):
 
         def gradient_of(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-            # The hooks that keep each sample's gradient want inputs that require one.
+            # The hooks for per-sample gradients need inputs that require a gradient.
             loss = _loss(observed(inputs.requires_grad_()), targets, plan)
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach(), private(len(targets))

@@ -44,7 +44,7 @@ def load_pool(source: str, seed: int, size: int | None = None) -> Pool:
 
 
 def drawn_pool(train_per_class: int, test_per_class: int, seed: int) -> Pool:
-    """Drawn digits, the given number of each class in either split."""
+    """Drawn digits, with the given numbers of each class in the two splits."""
     per_class = train_per_class + test_per_class
     images, labels = draw_digits(per_class, seed)
     train = np.arange(len(labels)) % per_class < train_per_class

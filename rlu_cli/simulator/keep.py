@@ -1,4 +1,4 @@
-"""Past rounds cut down to their output layers, all that a scheme's history needs of them."""
+"""Reduce past rounds to their output layers, all that a round history needs of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlu_cli.simulator.run_folder import RunFolder
 def keep_heads(run: RunFolder, last: int, rounds: Iterable[int]) -> None:
     """Replace every state of `rounds` by its output layer alone.
 
-    last  a round that stays whole, to tell which layer that is
+    last  a round that stays whole, in which the output layer is found
     """
     names = _head(run.require_global(last), len(run.classes))
     for number in rounds:

@@ -1,4 +1,4 @@
-"""How each client of a simulation trains, under the names that `rlu attack` has for it."""
+"""Local training of the simulated clients, with the setting names of `rlu attack`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rlu_cli.settings.table import SETTINGS
 
 @dataclass(frozen=True)
 class Local:
-    """A client's local training, but for learning rate, batch size and epochs.
+    """A client's local training, except for learning rate, batch size and epochs.
 
-    momentum         γ, of a buffer that starts empty in every round
+    momentum         γ; the buffer starts empty in every round
     pull             λ of the scheme
     weight_decay     w, by the optimiser's own rule
     clip             largest norm of a step's mean gradient; None for no clipping
     label_smoothing  ε
     lr_schedule      of the steps of one round, as `schemes.learning_rates` reads it
-    samples          n: each client uses n of its images and an epoch is a pass over them
-    steps_per_epoch  full batches in an epoch, where `samples` is not given
+    samples          n: each client uses n of its images, and an epoch is a pass over them
+    steps_per_epoch  full batches in an epoch, if `samples` is None
     drop_last        leave out a pass's last batch when it is smaller
     """
 
@@ -40,12 +40,12 @@ class Local:
     drop_last: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """What differs from the defaults, as an rlu.toml names it."""
+        """The values that differ from the defaults, under the names of rlu.toml."""
         values = [(f, getattr(self, f.name)) for f in fields(self)]
         return {_NAMES.get(f.name, f.name): value for f, value in values if value != f.default}
 
     def impossible(self) -> list[str]:
-        """A sentence for each value that cannot be."""
+        """A sentence for each invalid value."""
         wrong = []
         for name, value in self.settings().items():
             try:
@@ -55,14 +55,14 @@ class Local:
         return wrong
 
     def contradictions(self) -> list[str]:
-        """A sentence for each pair of values that cannot be together."""
+        """A sentence for each contradiction between values."""
         adaptive = self.optimizer in ADAPTIVE
         with_lambda = [name for name, scheme in SCHEMES.items() if scheme.takes_lambda]
         cases = {
-            f"--lambda means nothing to {self.scheme}; it belongs to {', '.join(with_lambda)}": (
+            f"--lambda has no effect with {self.scheme}, only with {', '.join(with_lambda)}": (
                 self.pull and self.scheme not in with_lambda
             ),
-            f"--momentum means nothing to {self.optimizer}": self.momentum and adaptive,
+            f"--momentum has no effect with {self.optimizer}": self.momentum and adaptive,
             "--nesterov needs --momentum": self.nesterov and not self.momentum,
             "--betas needs --optimizer adam or adamw": self.betas != BETAS and not adaptive,
             "--drop-last needs --samples": self.drop_last and self.samples is None,

@@ -1,7 +1,7 @@
-"""What a client and the server remember of earlier rounds, read from the run's own files.
+"""Earlier rounds of client and server, as stateful schemes need them, read from the run's files.
 
-Nothing is held: a model is read when a scheme looks at it and let go afterwards, so that rounds of
-a large model do not add up in memory.
+A model is read when a scheme uses it and released afterwards, so that rounds of a large model do
+not accumulate in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rlu_cli.simulator.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Stored:
-    """A `Bundle` that stays on disk until it is computed with.
+    """A `Bundle` that is read from disk whenever it is used.
 
     names  of the tensors in the file, in the order of the bundle
     """
@@ -53,7 +53,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Memory:
-    """Reads what a scheme remembers, as Bundles over `names` on one device."""
+    """Reads the earlier rounds that a scheme needs, as Bundles over `names` on one device."""
 
     run: RunFolder
     plan: Plan
@@ -62,7 +62,7 @@ class Memory:
     dtype: torch.dtype
 
     def past(self, client: int, number: int) -> list[Round]:
-        """The rounds before `number` that the client took part in; none where none matter."""
+        """The rounds before `number` with the client; empty if the scheme does not use them."""
         if not self.plan.scheme.remembers:
             return []
         rate = self.plan.recursion.rate
@@ -79,7 +79,7 @@ class Memory:
         ]
 
     def server(self, number: int) -> Stored | None:
-        """The server's value at the start of round `number`; None for nothing yet."""
+        """The server's value at the start of round `number`; None if there is none."""
         if number == 0 or not self.plan.scheme.server_keeps_value:
             return None
         return self._stored(self.run.server_file(number))
@@ -89,10 +89,10 @@ class Memory:
 
 
 def incomplete(file: Path) -> UsageError:
-    """For a file of an earlier round that a later one needs whole."""
+    """Error for a file of an earlier round that a later round needs whole."""
     return UsageError(
         "E106",
-        f"{printable(file)} does not hold the whole model any more",
+        f"{printable(file)} no longer holds the whole model",
         why="after --keep heads only the output layers of past rounds are left",
-        hint="start anew in another folder with --keep all, and more --rounds at once",
+        hint="start again in another folder, with --keep all or with all --rounds in one run",
     )

@@ -1,4 +1,4 @@
-"""One round: its clients trained, what they sent aggregated, all of it written."""
+"""One round: train its clients, aggregate their models, write both."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rlu_cli.simulator.work import Round, Work
 
 
 def one_round(work: Work, number: int, reached: float | None, *, last: bool) -> Round:
-    """Do what is left to do of round `number`.
+    """Complete round `number`, reusing the clients that are on disk.
 
-    reached  training accuracy of the model it starts from, where it was asked for
-    last     whether it is the round to attack, in which only some clients may be trained
+    reached  training accuracy of the model it starts from; None unless the plan asks for it
+    last     whether it is the round to attack, in which the plan may train only some clients
     """
     plan, run = work.plan, work.run
     clients = plan.trained(number, last=last)
@@ -42,7 +42,7 @@ def one_round(work: Work, number: int, reached: float | None, *, last: bool) -> 
 
 
 def _record(plan: Plan, accuracy: float, reached: float | None) -> dict[str, Any]:
-    """What round.json says of the round itself."""
+    """The entries of round.json on the round itself."""
     recursion = plan.recursion
     return {
         "total_clients": plan.clients,
@@ -78,7 +78,7 @@ def _train(work: Work, number: int, client: int) -> LocalRound:
 
 
 def _close(work: Work, number: int, clients: tuple[int, ...]) -> None:
-    """Aggregate what the clients sent into the next round's start."""
+    """Aggregate the clients' models into the next global model."""
     plan, run = work.plan, work.run
     names = tuple(trainable(work.model, aliases=True))
     memory = Memory(run, plan, names, torch.device("cpu"), torch.float64)
@@ -97,14 +97,14 @@ def _close(work: Work, number: int, clients: tuple[int, ...]) -> None:
 
 
 def _is_started(work: Work, number: int) -> bool:
-    """Whether all that round `number` starts from is there."""
+    """Whether all files that round `number` starts from are complete."""
     whole = work.run.read_global(number) is not None
     keeps_value = work.plan.scheme.server_keeps_value
     return whole and (not keeps_value or work.run.read_server(number) is not None)
 
 
 def _require_memory(work: Work, number: int, *, needed: bool) -> None:
-    """Raises UsageError E106 where earlier rounds are needed and only their heads are left."""
+    """Raises UsageError E106 if earlier rounds are needed and only their heads are left."""
     if needed and number and work.plan.scheme.remembers:
         first = work.run.require_global(0)
         if not set(trainable(work.model)) <= set(first):
@@ -119,13 +119,13 @@ def _load_global(work: Work, number: int) -> None:
 
 
 def accuracy(work: Work, number: int) -> float:
-    """Of the global model of round `number` on the test images."""
+    """Accuracy of the global model of round `number` on the test images."""
     holding = work.federation.holding
     return _measured(work, number, "accuracy", holding.test_images, holding.test_labels)
 
 
 def train_accuracy(work: Work, number: int) -> float:
-    """Of the global model of round `number` on the clients' images together."""
+    """Accuracy of the global model of round `number` on the clients' images together."""
     holding = work.federation.holding
     return _measured(work, number, "train_accuracy", holding.client_images, holding.client_labels)
 

@@ -1,4 +1,4 @@
-"""Who owns which images: a Dirichlet partition of each class over the clients."""
+"""Dirichlet partition of the images of each class over the clients."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Partition:
     """A division of the images among the clients.
 
     owned    one (n_k,) int64 array of image indices for each client; disjoint, covering all
-    redraws  how many draws were thrown away because a client had too few images
+    redraws  number of draws rejected because a client had too few images
     """
 
     owned: tuple[NDArray[np.int64], ...]
     redraws: int
 
     def counts(self, labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-        """Images of each class each client owns: (clients, N)."""
+        """Number of images per client and class, (clients, N)."""
         return np.stack([np.bincount(labels[own], minlength=classes) for own in self.owned])
 
 
@@ -34,9 +34,9 @@ def partition(
     """Divide every class among the clients in Dirichlet proportions (Eqs. 93, 94).
 
     labels   (n,) int64
-    alpha    concentration: small gives each client few classes, large gives all alike
-    minimum  redrawn until every client owns this many images, |B|
-    Raises InputError E240 when that is impossible or 1000 redraws did not do it.
+    alpha    concentration: small gives each client few classes, large makes clients alike
+    minimum  images that every client owns at least; draws with fewer are rejected
+    Raises InputError E240 when that is impossible or 1000 redraws are not enough.
     """
     if len(labels) < clients * minimum:
         raise _impossible(f"{len(labels)} images cannot give {clients} clients {minimum} each")
@@ -55,7 +55,7 @@ def partition(
 def _cuts(proportions: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where each class is cut: (N, clients + 1), from 0 to the class size.
 
-    Paper note: Eq. 94 gives fractions of images; rounding the cumulative sum hands out each once.
+    Paper note: Eq. 94 gives fractions of images; rounding the cumulative sum assigns each once.
     """
     shares = np.cumsum(proportions, axis=1)
     shares /= shares[:, -1:]

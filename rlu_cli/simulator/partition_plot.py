@@ -1,4 +1,4 @@
-"""The picture of the paper's Figures 10 and 11: who owns how much of each class, as a PNG."""
+"""Plot of images per client and class, as in the paper's Figures 10 and 11."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PNG = b"\x89PNG"
 
 
 def require_matplotlib(what: str) -> None:
-    """Raises UsageError E107, naming `what` needs it, where matplotlib is not installed."""
+    """Raises UsageError E107, which names `what` needs matplotlib, if it is not installed."""
     if find_spec("matplotlib") is None:
         raise UsageError(
             "E107", f"{what} needs the package matplotlib", hint='pip install "rlu-cli[plot]"'
@@ -31,13 +31,13 @@ def require_matplotlib(what: str) -> None:
 
 
 def check_plot(file: Path) -> None:
-    """Raises UsageError E107 without matplotlib, E106 where something else would be overwritten."""
+    """Raises UsageError E107 without matplotlib, E106 if a file that is no PNG is in the way."""
     require_matplotlib("--plot")
     if file.exists() and not _is_png(file):
         raise UsageError(
             "E106",
             f"refused to write the picture to {printable(file)}",
-            why="something that is no PNG is there",
+            why="it exists and is no PNG",
             hint="name another file",
         )
 
@@ -60,7 +60,7 @@ def plot_partition(counts: NDArray[np.int64], class_names: Sequence[str], file: 
 
 
 def draw_partition(axes: Axes, counts: NDArray[np.int64], class_names: Sequence[str]) -> None:
-    """The same in one panel of a figure, with its own scale of shades."""
+    """Draw counts (clients, N) into `axes`, with its own colour scale."""
     clients, classes = counts.shape
     axes.set(xlabel="client", ylabel="class")
     shades = axes.imshow(counts.T, cmap="Blues", aspect="auto", interpolation="nearest", vmin=0)
@@ -71,12 +71,12 @@ def draw_partition(axes: Axes, counts: NDArray[np.int64], class_names: Sequence[
 
 
 def save_png(figure: Figure, file: Path) -> None:
-    """Write a figure whole, the same bytes from the same data whenever it is drawn."""
+    """Write a figure as a PNG; the same data always give the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     write_whole(file, buffer.getbuffer())
 
 
 def _plain(name: str) -> str:
-    """A class name without control characters, and without matplotlib's mark of formulas."""
+    """A class name with control characters and matplotlib's formula mark escaped."""
     return printable(name, 24).replace("$", r"\$")

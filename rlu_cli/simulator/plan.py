@@ -1,4 +1,4 @@
-"""What a simulation is asked to do, and which of it is possible."""
+"""The settings of a simulation, and their validation."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ KEEP = ("all", "heads")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a simulation is asked to do.
+    """The settings of a simulation.
 
     epochs          of each client's round: one mini-batch each, or a full pass with local.samples
-    rounds          how many; with `train_to`, at most how many come before the one to attack
+    rounds          number of rounds; with `train_to`, the most rounds before the one to attack
     only            clients to train in the last round, all when None
-    local           how each client trains
-    defence         what each client does against being attacked
-    sample_clients  how many clients take part in a round, all when None
-    pretrain        training accuracy to reach in one place before round 0
-    train_to        training accuracy the global model reaches before the last round
-    keep            "heads" leaves only output layers of past rounds
+    local           local training of each client
+    defence         defences of each client
+    sample_clients  number of clients that take part in a round, all when None
+    pretrain        training accuracy to reach by centralised training before round 0
+    train_to        training accuracy of the global model before the last round
+    keep            "heads" keeps only the output layers of past rounds
     """
 
     clients: int = 10
@@ -62,12 +62,12 @@ class Plan:
 
     @property
     def rule(self) -> SchemeRule:
-        """What client and server compute, λ included."""
+        """The computations of client and server in the scheme, λ included."""
         return self.scheme.build(self.local.pull)
 
     @property
     def recursion(self) -> Recursion:
-        """The client's steps as `rlu attack` sees them."""
+        """The client's steps as `rlu attack` models them."""
         return Recursion(
             lr=learning_rates(self.lr, self.steps.steps, self.local.lr_schedule),
             momentum=self.local.momentum,
@@ -85,7 +85,7 @@ class Plan:
         return tuple(sorted(drawn.tolist()))
 
     def trained(self, number: int, *, last: bool) -> tuple[int, ...]:
-        """The clients that are trained in round `number`: in the last one only those asked for.
+        """The clients that are trained in round `number`: in the last one only those in `only`.
 
         Raises UsageError E106 when none of those takes part.
         """
@@ -102,10 +102,10 @@ class Plan:
         return chosen
 
     def settings(self) -> dict[str, Any]:
-        """All that the results depend on, as JSON values; defaults only of the first six.
+        """All that the results depend on, as JSON values; defaults are listed for six names only.
 
-        What more of goes on from what is there is left out: rounds, accuracy to train to, clients
-        of the last round, what is kept.
+        Settings that may change when a run is resumed are omitted: `rounds`, `train_to`, `only` and
+        `keep`.
         """
         names = ("clients", "alpha", "lr", "batch_size", "epochs", "seed")
         optional = {
@@ -119,7 +119,7 @@ class Plan:
 
 
 def check_plan(plan: Plan) -> None:
-    """Raises UsageError E101 that lists all impossible values, E106 for contradictions."""
+    """Raises UsageError E101, which lists all invalid values, or E106 for contradictions."""
     _refuse("E101", [*_impossible(plan), *plan.local.impossible(), *plan.defence.impossible()])
     contradictions = plan.defence.contradictions(plan.local.clip)
     _refuse("E106", [*plan.local.contradictions(), *contradictions])

@@ -1,4 +1,4 @@
-"""The images a simulation starts from, and which of them the server holds."""
+"""The images of a simulation, and their division between server and clients."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Pool:
     train_labels  (n,) int64
     test_images   (t, H, H, 3) uint8; t = 0 for a source with a single split
     test_labels   (t,) int64
-    class_names   N names that can be folders and whose sorted order is the class order
-    name          what was read
+    class_names   N valid folder names whose sorted order is the class order
+    name          name of the source
     notes         what the user should know: files skipped, …
     """
 
@@ -45,7 +45,7 @@ class Pool:
 
     @property
     def sha256(self) -> str:
-        """Hash of every image, label and class name, whatever file they came from."""
+        """Hash of every image, label and class name, independent of the file they came from."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         arrays: tuple[NDArray[Any], ...] = (
             *(self.train_images, self.train_labels),
@@ -59,11 +59,11 @@ class Pool:
 
 @dataclass(frozen=True)
 class Holding:
-    """Who holds which images; none of the clients' is also the server's.
+    """Images of clients and server; no image belongs to both.
 
     client_images, client_labels  (n, H, H, 3) uint8, (n,) int64: to be partitioned
     aux_images, aux_labels        (A, H, H, 3), (A,): the server's auxiliary images
-    test_images, test_labels      (t, H, H, 3), (t,): what accuracy is measured on
+    test_images, test_labels      (t, H, H, 3), (t,): images that accuracy is measured on
     """
 
     client_images: Images
@@ -82,10 +82,10 @@ def content_hashes(images: Images) -> list[bytes]:
 
 
 def set_apart(pool: Pool, per_class: int, seed: int) -> Holding:
-    """Give the server `per_class` images of each class and the clients what is left.
+    """Draw `per_class` auxiliary images of each class for the server; the rest trains clients.
 
-    They come from the test split where there is one, else they are held out of the only split,
-    before it is partitioned. A client image that is an exact copy of a test image is dropped.
+    The auxiliary images come from the test split, or from the only split, before it is partitioned.
+    A client image that is an exact copy of a test image is dropped.
     Raises InputError E240 when a class has too few images.
     """
     rng = np.random.default_rng([seed, 1])
@@ -142,10 +142,10 @@ def _notes(aux_labels: Labels, pool: Pool, per_class: int, dropped: int) -> tupl
 
 
 def folder_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Class names made fit to be folders whose sorted order is the given order.
+    """Class names as valid folder names whose sorted order is the given order.
 
-    A name from a file may hold a path separator or a control character; those become "_". Where
-    the names would not sort into class order or would collide, the class index goes in front.
+    Path separators, control characters and the like become "_". If the names would collide or not
+    sort into class order, each gets its class index as a prefix.
     """
     safe = [re.sub(r"[^\w ,()+&'.-]", "_", name)[:80].strip(" .") or "class" for name in names]
     unique = len({name.casefold() for name in safe}) == len(safe)

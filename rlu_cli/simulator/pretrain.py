@@ -1,4 +1,4 @@
-"""Training in one place before the first round, so that the global model is not untrained."""
+"""Centralised training before the first round, which gives a trained global model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rlu_cli.simulator.client import seeded, to_pixels
 
 LR, MOMENTUM, DECAY, BATCH = 0.05, 0.9, 5e-4, 128
 OWN_LR = {"cnn": 0.02, "lenet5": 0.02}  # by the name of the architecture
-OWN_CHECKS = {"lenet5": 8}  # an epoch of a model that learns its images in one or two
+OWN_CHECKS = {"lenet5": 8}  # per epoch, for a model that learns its images in one or two
 EPOCHS = 200
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What came of it: training accuracies in evaluation mode, and epochs begun."""
+    """Result: target and reached training accuracy in evaluation mode, and epochs started."""
 
     target: float
     reached: float
@@ -43,13 +43,14 @@ def pretrain(
     checks: int = 1,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Pretraining:
-    """SGD on all images until the first check at which `target` of them are classified right.
+    """SGD on all images until the first check with a training accuracy of at least `target`.
 
-    model   is changed, counters of BatchNorm included
-    images  (n, H, H, 3) uint8, the clients' images together; labels (n,)
-    seed    fixes shuffles and dropout
-    checks  of the accuracy in an epoch, the last at its end
-    Raises InputError E241 when 200 epochs were not enough.
+    model     trained in place, counters of BatchNorm included
+    images    (n, H, H, 3) uint8, the clients' images together; labels (n,)
+    seed      of shuffles and dropout
+    checks    of the accuracy per epoch, the last at its end
+    progress  called with messages
+    Raises InputError E241 when 200 epochs are not enough.
     """
     device = next(model.parameters()).device
     rng = np.random.default_rng(seed)
@@ -70,7 +71,7 @@ def not_reached(where: str, target: float, reached: float) -> InputError:
     return InputError(
         "E241",
         f"after {where} the training accuracy is {reached:.3f}, not {target:g}",
-        hint="ask for less, or take another model or other images",
+        hint="lower the target, or use another model or other images",
     )
 
 
@@ -94,7 +95,7 @@ def _train_on(
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
         if len(batch) == 1 < len(order):
-            break  # BatchNorm has no variance to divide one image by
+            break  # BatchNorm cannot train on a single image
         logits = model(normalise(to_pixels(images[batch], model)))
         loss = functional.cross_entropy(logits, torch.tensor(labels[batch], device=device))
         optimiser.zero_grad()

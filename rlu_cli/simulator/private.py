@@ -1,4 +1,4 @@
-"""DP-SGD (Abadi et al. 2016) through Opacus: clipping and noise for each sample, and ε."""
+"""DP-SGD (Abadi et al. 2016) through Opacus: per-sample clipping, noise, and ε."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Model = Callable[[Tensor], Tensor]
 
 
 def require_opacus() -> None:
-    """Raises UsageError E107 where the optional package is not installed."""
+    """Raises UsageError E107 if the optional package is not installed."""
     if find_spec("opacus") is None:
         raise UsageError(
             "E107",
@@ -29,13 +29,13 @@ def require_opacus() -> None:
 
 
 def require_private(model: nn.Module) -> None:
-    """Raises UsageError E106 for a model whose samples have no gradients of their own."""
+    """Raises UsageError E106 for a model without per-sample gradients."""
     if any(isinstance(module, _BatchNorm) for module in model.modules()):
         raise UsageError(
             "E106",
             "DP-SGD cannot train a model with BatchNorm",
-            why="it mixes the samples of a batch, so that none has a gradient of its own",
-            hint="take GroupNorm, for named models that have it: --model-arg norm=group",
+            why="BatchNorm mixes the samples of a batch, so there are no per-sample gradients",
+            hint="use GroupNorm, for named models that have it: --model-arg norm=group",
         )
     from opacus import GradSampleModule
 
@@ -45,7 +45,7 @@ def require_private(model: nn.Module) -> None:
             "E106",
             "DP-SGD cannot train this model",
             why="; ".join(printable(error) for error in errors),
-            hint="take another model, such as --model lenet5 or --model vgg16 with "
+            hint="use another model, such as --model lenet5 or --model vgg16 with "
             "--model-arg norm=group",
         )
 
@@ -54,9 +54,10 @@ def require_private(model: nn.Module) -> None:
 def private_batches(
     model: nn.Module, parameters: Sequence[nn.Parameter], defence: Defence
 ) -> Iterator[tuple[Model, Callable[[int], Sequence[Tensor]]]]:
-    """The model to call, and what gives a batch's private mean gradient after the backward pass.
+    """Yields the model to call, and a function: batch size → private mean gradient.
 
-    Batches keep their fixed sizes; noise comes from torch's own random state.
+    The function is called after the backward pass. Batches keep their fixed sizes; noise comes from
+    torch's random state.
     """
     from opacus import GradSampleModule
     from opacus.optimizers import DPOptimizer
@@ -64,7 +65,7 @@ def private_batches(
     observed = GradSampleModule(model)
     observed.train()
     optimiser = DPOptimizer(
-        torch.optim.SGD(parameters, lr=1.0),  # never steps: only clipping and noise are its
+        torch.optim.SGD(parameters, lr=1.0),  # never steps; used only for clipping and noise
         noise_multiplier=defence.dp_noise,
         max_grad_norm=defence.dp_clip,
         expected_batch_size=1,
@@ -87,8 +88,8 @@ def private_batches(
 def epsilon(noise: float, batch_sizes: Sequence[int], samples: int, delta: float) -> float:
     """ε of (ε, δ)-differential privacy after steps of these batch sizes (Rényi accountant).
 
-    The accountant takes batches to be drawn anew and at random, each sample with probability
-    |B| / n, as is usual; shuffled batches of fixed size come close to it.
+    The accountant assumes, as is usual, that every batch is drawn independently, each sample with
+    probability |B| / n; shuffled batches of fixed size approximate this.
     """
     from opacus.accountants import RDPAccountant
 

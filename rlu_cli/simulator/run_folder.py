@@ -1,4 +1,4 @@
-"""The files of one run: where they are, which are complete, and what they hold."""
+"""The files of one run: their paths, whether they are complete, reading and writing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from rlu_cli.simulator.client import LocalRound, State
 from rlu_cli.simulator.files import read_json, read_state, write_json, write_state
 
-NOTES = ("pretrain", "privacy")  # entries of run.json that only running it tells
+NOTES = ("pretrain", "privacy")  # entries of run.json that are known only after training
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where one run's files are, and which of them are complete.
+    """The folder of one run.
 
-    settings  all that the results depend on; a folder of other settings is not resumed
+    settings  all that the results depend on; a folder with other settings is not resumed
     classes   class names, in index order
     """
 
@@ -55,7 +55,7 @@ class RunFolder:
         return state
 
     def write_global(self, number: int, state: State, server: State | None = None) -> None:
-        """Write the global model a round starts from, after the server's value of that round."""
+        """Write the global model that a round starts from; the server's value is written first."""
         if server is not None:
             write_state(self.server_file(number), server)
         write_state(self.global_file(number), state)
@@ -84,13 +84,13 @@ class RunFolder:
         write_json(self.truth_file(number, client), truth)
 
     def recorded_accuracy(self, number: int, name: str = "accuracy") -> float | None:
-        """What round.json says of an accuracy of the global model the round started from."""
+        """Accuracy in round.json of the global model the round started from; None if missing."""
         record = read_json(self.round_folder(number) / "round.json")
         value = None if record is None else record.get(name)
         return None if value is None else float(value)
 
     def write_round(self, number: int, record: Mapping[str, Any]) -> None:
-        """round.json (docs/history.md): who is there, then the facts of `record`."""
+        """Write round.json (docs/history.md): the clients on disk, then the facts of `record`."""
         folder = self.round_folder(number)
         clients = sorted(int(p.name[1:].split(".")[0]) for p in folder.glob("c*.truth.json"))
         write_json(
@@ -105,15 +105,15 @@ class RunFolder:
         )
 
     def noted(self, name: str) -> Any:
-        """What run.json says of one of `NOTES`; None for nothing."""
+        """One of `NOTES` in run.json; None if it is missing."""
         return (read_json(self.path / "run.json") or {}).get(name)
 
     def note(self, name: str, value: Any) -> None:
-        """Add to run.json what was not known when it was first written."""
+        """Add one of `NOTES` to run.json."""
         record = read_json(self.path / "run.json") or {}
         write_json(self.path / "run.json", {**record, name: value})
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of settings, whatever the order they are listed in."""
+    """SHA-256 of settings, independent of their order."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

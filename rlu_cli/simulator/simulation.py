@@ -1,4 +1,4 @@
-"""What a user asks for → a federation ready to train and the folder it is written to."""
+"""From a request to a federation that is ready to train, and its run folder."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ from rlu_cli.types import Checkpoint
 
 @dataclass(frozen=True)
 class Request:
-    """One simulation, as the user put it.
+    """One simulation as the user specifies it.
 
-    images      "digits", a folder or an .npz file
-    image_size  edge length to resize to
-    model_args  K=V texts
-    init        checkpoint to start from; None draws the starting weights
-    normalize   name or MEAN/STD
+    images         "digits", a folder or an .npz file
+    image_size     edge length to resize to
+    model_args     K=V texts
+    init           checkpoint with the initial weights; None draws them
+    normalize      name or MEAN/STD
+    aux_per_class  auxiliary images of each class
     """
 
     plan: Plan
@@ -52,7 +53,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Simulation:
-    """A request made concrete: images dealt out, the folder opened and described."""
+    """A prepared request: images partitioned, run folder opened and described."""
 
     request: Request
     federation: Federation
@@ -64,14 +65,18 @@ class Simulation:
         tick: Callable[[int], None] = lambda steps: None,
         progress: Callable[[str], None] = lambda text: None,
     ) -> Iterator[Round]:
-        """Train, yielding each round as it is complete on disk."""
+        """Train, yielding each round once it is complete on disk.
+
+        tick      called with the number of steps done
+        progress  called with messages
+        """
         return federate(self.federation, self.factory, self.run, tick=tick, progress=progress)
 
 
 def prepare(request: Request, out: Path, *, force: bool = False) -> Simulation:
-    """Deal out the images, and open and describe the run folder.
+    """Partition the images, and open and describe the run folder.
 
-    Raises whatever is wrong with a setting, the images or the folder, before anything is trained.
+    Raises UsageError or InputError for any invalid setting, images or folder, before training.
     """
     plan = request.plan
     check_plan(plan)
@@ -99,7 +104,7 @@ def prepare(request: Request, out: Path, *, force: bool = False) -> Simulation:
 
 
 def _refuse_unfit(request: Request, factory: Callable[[], nn.Module], pool: Pool) -> None:
-    """Raise what is wrong with the model before anything is written."""
+    """Raises UsageError or InputError for a model that cannot be trained, before any writing."""
     plan = request.plan
     with seeded((plan.seed, 3), request.device):
         model = factory()
@@ -110,7 +115,7 @@ def _refuse_unfit(request: Request, factory: Callable[[], nn.Module], pool: Pool
 
 
 def attack_arguments(simulation: Simulation, number: int, client: int) -> list[str]:
-    """The command line that attacks a client's round."""
+    """The `rlu attack` command line for a client's round."""
     request, run = simulation.request, simulation.run
     words = ["rlu", "attack", "--global", str(run.global_file(number))]
     words += ["--local", str(run.client_file(number, client)), "--aux", str(run.auxiliary)]
@@ -121,13 +126,16 @@ def attack_arguments(simulation: Simulation, number: int, client: int) -> list[s
 
 
 def _named_defaults(model: str, pool: Pool) -> dict[str, Any]:
-    """What keys and shapes of a named architecture would not tell: activation and image size."""
+    """Arguments that keys and shapes do not determine: activation and image size.
+
+    The size is given only if it is not a listed one.
+    """
     architecture = ARCHITECTURES.get(model)
     options = {} if architecture is None else architecture.options
-    told = {"act": options["act"][0]} if "act" in options else {}
+    defaults = {"act": options["act"][0]} if "act" in options else {}
     if "size" in options and pool.image_size not in options["size"]:
-        told["size"] = pool.image_size
-    return told
+        defaults["size"] = pool.image_size
+    return defaults
 
 
 def _factory(
@@ -145,7 +153,7 @@ def _factory(
 def _settings(
     request: Request, arguments: dict[str, Any], pool: Pool, initial: Checkpoint | None
 ) -> dict[str, Any]:
-    """All that the results depend on, as JSON values."""
+    """All settings that the results depend on, as JSON values."""
     return {
         **request.plan.settings(),
         "model": request.model,
@@ -159,9 +167,9 @@ def _settings(
 
 
 def _toml_table(request: Request, arguments: dict[str, Any], pool: Pool) -> dict[str, Any]:
-    """The settings `rlu attack` needs, beside the checkpoints.
+    """The settings for `rlu attack`, written beside the checkpoints.
 
-    A model of the user's own is left out: no file beside what is inspected may name code to run.
+    A user's own model is omitted: no file beside the checkpoints may name code to run.
     """
     named = {"model": request.model, "model_args": arguments}
     local = request.plan.local

@@ -1,4 +1,4 @@
-"""A first pass over a few images, so that a model for other images or classes fails at once."""
+"""Trial forward pass, so that a model for other images or classes fails before training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_fit(
     smallest_batch: int,
 ) -> None:
     """Raises InputError E215 for a model that cannot classify the images, E240 for one that cannot
-    train on a batch as small as the smallest of a round.
+    train on a batch of one image although a round has such a batch.
 
     images  (n, H, H, 3) uint8, two or more
     """

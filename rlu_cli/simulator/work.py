@@ -1,4 +1,4 @@
-"""What a round of a federation works on, and what comes of it."""
+"""Input and result of a federation's rounds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from rlu_cli.simulator.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Federation:
-    """Everything a round needs besides the weights."""
+    """Everything that a round needs besides the weights.
+
+    pretrain_lr      learning rate of pretraining
+    pretrain_checks  accuracy checks per epoch of pretraining
+    """
 
     plan: Plan
     holding: Holding
@@ -31,7 +35,7 @@ class Federation:
     pretrain_checks: int = 1
 
     def own(self, client: int) -> NDArray[np.int64]:
-        """The images a client uses: all that it owns, or the plan's number of them."""
+        """Indices of the images a client trains on: all it owns, or `local.samples` of them."""
         owned, samples = self.partition.owned[client], self.plan.local.samples
         if samples is None:
             return owned
@@ -44,9 +48,9 @@ class Round:
     """One round that is complete on disk.
 
     accuracy        of the global model the round started from, on the test images
-    reused          how many clients were on disk already
-    clients         who was trained; nobody for the model that the last round left
-    train_accuracy  of that global model on the clients' images, where the plan asks for it
+    reused          number of clients that were already on disk
+    clients         the clients trained; empty for the global model after the last round
+    train_accuracy  of that global model on the clients' images; None unless the plan asks for it
     """
 
     number: int
@@ -58,7 +62,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Work:
-    """A federation under way: one model that takes every role in turn, and the folder."""
+    """A running federation: one model, which every client uses in turn, and the run folder."""
 
     federation: Federation
     model: nn.Module

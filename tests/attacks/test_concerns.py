@@ -75,15 +75,15 @@ def test_methods_of_one_step_say_how_many_the_client_took() -> None:
 
 
 def test_methods_of_untrained_models_say_how_sure_this_one_is() -> None:
-    concerned = _concerned(_case(confidence=SURE), "gives the right class 0.70")
+    concerned = _concerned(_case(confidence=SURE), "a mean probability of 0.70")
     assert concerned == {"zlg", "zlg+", "dimitrov", "irlg"}
 
 
-def test_methods_that_need_images_say_when_noise_stands_in() -> None:
+def test_methods_that_need_images_say_when_noise_is_used_instead() -> None:
     images = {"rlu", "path", "fusion", "llg+", "zlg+", "dimitrov", "llbg", "prior"}
     images |= {"ramakrishna-dan", "ramakrishna-dan-virtual", "emulation"}
-    assert _concerned(_case(), "noise stands in", noise=True) == images
-    assert _concerned(_case(), "noise stands in", noise=False) == set()
+    assert _concerned(_case(), "noise images are used instead", noise=True) == images
+    assert _concerned(_case(), "noise images are used instead", noise=False) == set()
 
 
 @every_method

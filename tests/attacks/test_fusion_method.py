@@ -13,7 +13,7 @@ import torch
 from linear_client import World, evidence_of, momentum_weights, skewed_steps
 from torch import Tensor, nn
 
-from rlu_cli.attacks import ATTACKS, fusion
+from rlu_cli.attacks import ATTACKS, model_averaging
 from rlu_cli.attacks.observations import INTERPOLATION, REEVALUATION, TILT
 from rlu_cli.audit.scoring import score
 from rlu_cli.checkpoints import CheckpointPair
@@ -205,7 +205,7 @@ def test_what_the_assumptions_disagree_in_is_part_of_the_error(
 ) -> None:
     evidence, _ = _case(0)
     found = _answer("fusion", evidence)
-    monkeypatch.setattr(fusion, "_assumptions", lambda *given: iter(()))
+    monkeypatch.setattr(model_averaging, "_assumptions", lambda *given: iter(()))
     plain = _answer("fusion", evidence)
     assert found.covariance is not None
     assert plain.covariance is not None
@@ -218,7 +218,7 @@ def test_of_an_untrained_model_fusion_and_path_meet_half_way(
 ) -> None:
     evidence, _ = _case(0, trained=False)
     found, along = _answer("fusion", evidence), _answer("path", evidence)
-    monkeypatch.setattr(fusion, "_halfway", lambda evidence, interpolation, settled: settled)
+    monkeypatch.setattr(model_averaging, "_halfway", lambda evidence, interpolation, settled: settled)
     alone = _answer("fusion", evidence)
     torch.testing.assert_close(found.shares, (alone.shares + along.shares) / 2)
     assert found.covariance is not None
@@ -326,7 +326,7 @@ def test_a_rate_that_nobody_gave_is_as_unsure_as_what_is_assumed_makes_it(
 ) -> None:
     evidence = replace(_case(0)[0], lr=1.0, lr_known=False)
     found = _answer("fusion", evidence)
-    monkeypatch.setattr(fusion, "_assumptions", lambda *given: iter(()))
+    monkeypatch.setattr(model_averaging, "_assumptions", lambda *given: iter(()))
     plain = _answer("fusion", evidence)
     assert found.lr is not None
     assert plain.lr is not None

@@ -171,11 +171,11 @@ def _untrained(labels: list[int], classes: int, seed: int) -> Evidence:
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2], [0, 0, 1, 2], [3, 2, 1, 0, 0]])
-def test_rlg_says_when_the_rank_leaves_nothing_to_tell(labels: list[int]) -> None:
+def test_rlg_warns_when_the_rank_makes_every_class_separable(labels: list[int]) -> None:
     found = rlg(_untrained(labels, 4, seed=0))
     assert found.diagnostics["rank"] == 3
     assert _present(found) == [0, 1, 2, 3]
-    assert any("rank 3 of at most 3" in note and "tells nothing" in note for note in found.notes)
+    assert any("rank 3 of at most 3" in note and "cannot show" in note for note in found.notes)
 
 
 def test_rlg_of_float32_checkpoints_does_not_take_rounding_for_rank() -> None:

@@ -86,7 +86,7 @@ def test_without_images_a_method_that_needs_them_says_so(rlu: Command, world: Wo
     words = ["attack", *world.pair, "--aux", "none", *world.told, "--image-size", "32"]
     result = rlu(*words, "--method", "llg+")
     assert result.status == 0, result.err
-    assert "LLG+: it needs labelled images, and noise stands in for them" in result.out
+    assert "LLG+: it needs labelled images, but noise images are used instead" in result.out
 
 
 def test_an_unknown_method(rlu: Command, world: World) -> None:

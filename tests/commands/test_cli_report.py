@@ -128,7 +128,7 @@ def test_half_precision_is_said(world: World, tmp_path: Path, rlu: Command) -> N
     halves = [{n: t.half() for n, t in state.items()} for state in world.states]
     pair = write_pair(tmp_path / "pair", *halves)
     report = rlu("attack", *pair, "--aux", world.aux, *world.told, "--format", "json").report
-    assert "checkpoints in float16, widened to float32" in report["assumptions"]
+    assert "checkpoints in float16, converted to float32" in report["assumptions"]
 
 
 def test_rounding_that_hides_the_update_is_warned_of(

@@ -126,7 +126,7 @@ def test_truth_in_an_unknown_format(
     [
         ([4, 4, 4, 4], "4 classes, the output layer has 10"),
         ([2] * 11, "11 classes"),
-        ([2] * 10, "20 labels, the settings make it 16"),
+        ([2] * 10, "20 labels, the settings imply 16"),
         ({"0": 16, "cat": 0, "1": 0}, "names classes the model does not have: cat"),
         ({"10": 16}, "10"),
         ({"counts": [16]}, "1 classes"),

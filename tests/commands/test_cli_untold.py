@@ -111,8 +111,9 @@ def test_the_steps_are_taken_from_the_counters(trained: Trained, rlu: Command) -
     assert report["result"] == told["result"]
     source = f"inferred from BatchNorm counters, all 3 layers count {STEPS}"
     assert report["settings"]["epochs"] == {"value": STEPS, "source": source}
-    assert report["assumptions"][0] == f"{STEPS} steps {source}; for full passes give --samples"
-    assert "one batch an epoch" in told["assumptions"][0]
+    hint = "If clients make full passes over their data, add --samples N."
+    assert report["assumptions"][0] == f"{STEPS} steps {source}. {hint}"
+    assert told["assumptions"][0].endswith(f" batches in total. {hint}")
     assert not _warned(report, "W304")
 
 
@@ -126,7 +127,7 @@ def test_full_passes_are_counted_too(trained: Trained, rlu: Command, refused: Re
         assert not _warned(report, "W304")
     assert rlu(*words, "--steps-per-epoch", 3).report["settings"]["epochs"]["value"] == 4
     rest = [*map(str, words), "--samples", "150"]
-    refused("E102", 2, rest, "12 steps in all", "no whole number of epochs of 5", "--epochs M")
+    refused("E102", 2, rest, "12 steps in all", "not a whole number of epochs of 5", "--epochs M")
 
 
 def test_redacted_the_source_stays(trained: Trained, rlu: Command) -> None:
@@ -147,7 +148,7 @@ def test_the_majority_decides_and_the_rest_is_said(
                             tmp_path)  # fmt: skip
     settings = rlu(*words, "--lr", RATE).report["settings"]
     assert settings["epochs"]["value"] == 12
-    assert settings["epochs"]["source"].endswith("12 to 24 over 3 layers, most say 12")
+    assert settings["epochs"]["source"].endswith("12 to 24 over 3 layers, most count 12")
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_a_rate_too_vague_to_be_taken_unasked_is_taken_when_asked(
     trained: Trained, rlu: Command, refused: Refused
 ) -> None:
     words = [*trained.words, "--batch-size", str(BATCH)]
-    refused("E102", 2, words, "the learning rate was", "±", "--lr ETA", "--lr infer")
+    refused("E102", 2, words, "missing setting: lr", "±", "--lr ETA", "--lr infer")
     report = rlu(*words, "--lr", "infer").report
     setting = report["settings"]["lr"]
     (said,) = _warned(report, "W322")
@@ -240,8 +241,8 @@ def test_the_word_may_stand_in_a_file_too(trained: Trained, work: Path, rlu: Com
         (("--weight-decay", "0.1"), ("weight_decay", "--lr ETA")),
         (("--scheme", "fedprox", "--lambda", "0.1"), ("lambda", "--lr ETA")),
         (("--method", "path"), ("--method fusion", "--lr ETA")),
-        (("--optimizer", "adam"), ("Adam divides", "leave --lr out")),
-        (("--clip", "1"), ("clipping by norm", "leave --lr out")),
+        (("--optimizer", "adam"), ("Adam scales", "omit --lr")),
+        (("--clip", "1"), ("clipping by norm", "omit --lr")),
     ],
 )
 def test_a_rate_that_cannot_be_inferred_is_an_error(
@@ -294,13 +295,13 @@ def test_classes_that_look_alike_are_named(
     (said,) = _warned(report, "W321")
     shown = [f"{n} secret{'abcdefghij'[n]}" for n in pair]
     together = sum(rows[n]["share"] for n in pair)
-    assert f"{shown[0]} and {shown[1]} are {together:.1%} together" in said
+    assert f"{shown[0]} and {shown[1]} sum to {together:.1%}" in said
 
 
 @pytest.mark.parametrize("form", ["json", "table"])
 def test_redacted_they_are_counted_and_not_named(form: str, twins: list[str], rlu: Command) -> None:
     shown = rlu(*twins, "--format", form, "--redact").out
-    assert "2 classes, in 1 groups, cannot be told" in shown
+    assert "2 classes in 1 group" in shown
     assert "secret" not in shown
     if form == "json":
         rows = json.loads(shown)["result"]["counts"]

@@ -344,7 +344,7 @@ def test_a_text_is_not_turned_into_bytes_over_and_over(times: int) -> None:
     data = function + args + b"R" + b"h\x00h\x01R" * (times - 1) + b"."
     with pytest.raises(InputError) as caught:
         read_pickled(data, Path("batch"))
-    assert ("more bytes than it has" in caught.value.why) == (times > 1)
+    assert ("more bytes than the file has" in caught.value.why) == (times > 1)
 
 
 def test_an_endless_batch_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,7 +282,7 @@ def _refusal(net: nn.Module, aux: Auxiliary, config: ForwardConfig = CONFIG) -> 
 def test_a_layer_that_the_model_does_not_use_is_refused() -> None:
     refused = _refusal(_Wrapped(lambda x: x, layer="spare"), _images(9))
     assert refused.code == "E215"
-    assert "did not see one row per image" in refused.why
+    assert "did not get one row per image" in refused.why
 
 
 def test_a_layer_that_the_model_does_not_have_is_refused() -> None:

@@ -21,9 +21,9 @@ from rlu_cli.evidence.virtual_population import (
     draw_near,
     draw_shares,
     halves,
-    handed_in,
     take,
     train_clients,
+    update_statistics,
 )
 from rlu_cli.local_training.description import LocalTraining, describe_local_training
 from rlu_cli.models.input_scaling import PRESETS
@@ -373,7 +373,7 @@ def test_figures_that_virtual_clients_do_not_hand_in_are_left_out(digits: Auxili
 
 def _handed_in(net: nn.Module, before: dict[str, Tensor], after: dict[str, Tensor]) -> Tensor:
     pair = CheckpointPair(_checkpoint(before), _checkpoint(after), "fc")
-    return torch.cat(list(handed_in(net, pair).values()))
+    return torch.cat(list(update_statistics(net, pair).values()))
 
 
 def test_what_is_handed_in(digits: Auxiliary) -> None:

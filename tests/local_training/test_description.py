@@ -46,7 +46,7 @@ def test_clients_that_are_not_linear_are_refused_with_a_reason(given: dict[str, 
     with pytest.raises(UsageError) as error:
         refuse_nonlinear(training)
     assert error.value.code == "E108"
-    assert "the files do not hold" in error.value.why
+    assert "the files do not contain" in error.value.why
     assert error.value.why == training.nonlinear
     assert next(iter(given)) in error.value.message or given["optimizer"] in error.value.message
     assert "--method ramakrishna-dan-virtual" in error.value.hint
@@ -110,5 +110,5 @@ def test_full_passes(samples: int, drop_last: bool, sizes: tuple[int, ...]) -> N
 
 
 def test_dropping_the_only_batch_leaves_nothing() -> None:
-    with pytest.raises(UsageError, match="fill no batch"):
+    with pytest.raises(UsageError, match="do not fill a batch"):
         _describe(samples=10, batch_size=64, drop_last=True)

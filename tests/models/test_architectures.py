@@ -249,7 +249,7 @@ def test_a_state_made_to_mislead_is_nothing_and_costs_nothing(state: dict[str, T
     assert recognise(state) == []
     for architecture in ARCHITECTURES.values():
         assert architecture.read(state) is None
-        assert architecture.misfit(state)
+        assert architecture.mismatch(state)
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))

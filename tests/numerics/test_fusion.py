@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlu_cli.numerics.fusion import Fused, Measurement, Sampling, fuse
+from rlu_cli.numerics.fusion import Fused, fuse
+from rlu_cli.numerics.measurement import Measurement, Sampling
 from rlu_cli.numerics.simplex import mixture
 from rlu_cli.types import Status
 
