@@ -22,10 +22,10 @@ EXPLAINED = (
     "Each value: ours as mean ± standard error (clients) / the paper's. *aux*: auxiliary images "
     "of each class. *twice*: clients that own fewer images than went into their update, and so "
     "used some twice. *best other*: the method with the highest mean iAcc besides RLU, of all that "
-    "were run (the CSV has each). *even*: iAcc of a uniform guess. *lost to*: sources of RLU's wrong "
-    "labels, as shares of the labels: estimation (P) / step weights, unavoidable for any estimate "
-    "from Δb / rounding. *verdict*: whether RLU's iAcc is at least the paper's and at least that of every "
-    "method in the row, or within two standard errors."
+    "were run (the CSV has each). *even*: iAcc of a uniform guess. *lost to*: sources of RLU's "
+    "wrong labels, as shares of all labels: estimation (P) / step weights, unavoidable for any "
+    "estimate from Δb / rounding. *verdict*: whether RLU's iAcc is at least the paper's and at "
+    "least that of every method in the row, or within two standard errors."
 )
 
 

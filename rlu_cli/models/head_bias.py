@@ -27,4 +27,6 @@ def with_head_bias(row: Architecture, head: str) -> Architecture:
         classes = shapes[f"{head}.weight"][:1]
         return {**row.infer({**shapes, name: classes}), "head_bias": name in shapes}
 
-    return replace(row, build=build, infer=infer, options={**row.options, "head_bias": (True, False)})
+    return replace(
+        row, build=build, infer=infer, options={**row.options, "head_bias": (True, False)}
+    )

@@ -185,7 +185,7 @@ def _agreement(
     """χ² of the rounds about their mean weighted by the independent parts.
 
     If B_r differs between rounds, the difference of its roots is added to the independent part.
-    Classes absent from every round add no degrees of unconstrained_degrees.
+    Classes absent from every round add no degrees of freedom.
     """
     roots = [_root(noise.shared_covariance) for noise in noises]
     mean_root = torch.stack(roots).mean(0)

@@ -78,7 +78,7 @@ def test_a_class_of_the_model_without_a_folder_has_too_few_images(tmp_path: Path
 def test_one_class_per_output_or_none(tmp_path: Path, classes: int) -> None:
     refused = _refusal(two_classes(tmp_path / "aux"), classes=classes)
     assert refused.code == "E221"
-    assert f"holds 2 classes, the output layer has {classes}" in refused.message
+    assert f"has 2 classes, the output layer has {classes}" in refused.message
     assert ("classes", "cat; dog") in refused.facts
 
 

@@ -129,7 +129,7 @@ def test_without_round_json_the_files_tell(tmp_path: Path) -> None:
         record.unlink()
     history = _read(tmp_path, 2, 0)
     assert len(history.past) == 1
-    assert all("was assumed" in note for note in history.notes)
+    assert all("learning rate missing" in note for note in history.notes)
     assert len(history.notes) == 2
 
 

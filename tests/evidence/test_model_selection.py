@@ -184,7 +184,7 @@ def _with_ratios(
     def measured(hypothesis: ModelHypothesis, *_: object) -> ModelHypothesis:
         return replace(hypothesis, cosine=0.99, norm_ratio=ratios[hypothesis.normalise])
 
-    monkeypatch.setattr("rlu_cli.evidence.model_selection._measured", measured)
+    monkeypatch.setattr("rlu_cli.evidence.model_selection._evaluated", measured)
     one = _checkpoint(nn.Linear(2, 2), "g.pt")
     pair = CheckpointPair(one, one, "")
     candidates = [ModelHypothesis("x", {}, name) for name in ratios]

@@ -153,12 +153,12 @@ def test_files_of_a_figure(name: str, written: dict[str, list[Path]]) -> None:
 def test_the_accuracy_reached_is_told(lab: Lab, written: dict[str, list[Path]]) -> None:
     untrained, trained = (written[name][0].read_text("utf-8") for name in (UNTRAINED, TRAINED))
     assert "untrained" in untrained
-    assert "pretrained in one place to" not in untrained
+    assert "pretrained centrally to" not in untrained
     with written[TRAINED][1].open(encoding="utf-8", newline="") as stream:
         reached = {float(row["train_accuracy"]) for row in csv.DictReader(stream)}
     assert len(reached) == 1
     assert min(reached) >= DRAWN_ACCURACY
-    assert f"pretrained in one place to {min(reached):.1%} training accuracy" in trained
+    assert f"pretrained centrally to {min(reached):.1%} training accuracy" in trained
     assert "68% training accuracy" in trained  # the paper's, beside it
 
 

@@ -58,7 +58,7 @@ def test_an_epoch_alone_is_one_batch_and_that_is_said(epochs: int) -> None:
     assert plan.batch_sizes == (32,) * epochs
     assert plan.total == 32 * epochs
     assert plan.assumed is not None
-    assert plan.assumed.startswith(f"assumed {epochs} step{'s' if epochs > 1 else ''}, one batch")
+    assert plan.assumed.startswith(f"--epochs {epochs} read as {epochs} batch")
     assert "--samples" in plan.assumed
 
 
@@ -94,6 +94,6 @@ def test_samples_and_steps_per_epoch_must_agree() -> None:
     "plan", [{"epochs": MAX_STEPS + 1}, {"epochs": 2, "steps_per_epoch": MAX_STEPS}]
 )
 def test_more_steps_than_can_be_simulated_are_refused(plan: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="more than") as caught:
+    with pytest.raises(UsageError, match="exceed the limit") as caught:
         plan_steps(**plan)
     assert caught.value.code == "E101"
