@@ -93,6 +93,7 @@ def main() -> None:
 
     Under `--format json` the error is a JSON object on stdout too.
     """
+    chosen_format.set("table")  # what an earlier call in this process asked for is over
     try:
         app()
     except RluError as error:

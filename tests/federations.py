@@ -59,7 +59,9 @@ def play(
 
     position, server = draw(), None
     past: list[list[Round]] = [[] for _ in range(CLIENTS)]
-    done, globals_, servers = [], [position], [server]
+    done: list[list[Played]] = []
+    globals_: list[Tensor] = [position]
+    servers: list[Tensor | None] = [server]
     for number in range(rounds):
         members = _members(number, partial=partial)
         played = []

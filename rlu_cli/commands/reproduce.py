@@ -102,8 +102,9 @@ def reproduce(
         bool, typer.Option("--no-progress", help="A line for each client instead of a bar.")
     ] = False,
 ) -> None:
+    wanted = _targets(target)
     lab = _lab(data, out, scale, clients, only, methods, device)
-    _run_all(_targets(target), lab, quiet=quiet, bar=not no_progress)
+    _run_all(wanted, lab, quiet=quiet, bar=not no_progress)
 
 
 reproduce.__doc__ = _ABOUT

@@ -148,7 +148,7 @@ def _what_was_noted(simulation: Simulation) -> list[str]:
     lines = []
     if (pretrained := simulation.run.noted("pretrain")) is not None:
         lines.append(
-            f"pretrained in one place to training accuracy {pretrained['reached']:.3f} "
+            f"pretrained centrally to training accuracy {pretrained['reached']:.3f} "
             f"({pretrained['epochs']} epochs, asked for {pretrained['target']:g})"
         )
     if privacy := simulation.run.noted("privacy"):

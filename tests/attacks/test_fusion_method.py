@@ -218,7 +218,9 @@ def test_of_an_untrained_model_fusion_and_path_meet_half_way(
 ) -> None:
     evidence, _ = _case(0, trained=False)
     found, along = _answer("fusion", evidence), _answer("path", evidence)
-    monkeypatch.setattr(model_averaging, "_halfway", lambda evidence, interpolation, settled: settled)
+    monkeypatch.setattr(
+        model_averaging, "_halfway", lambda evidence, interpolation, settled: settled
+    )
     alone = _answer("fusion", evidence)
     torch.testing.assert_close(found.shares, (alone.shares + along.shares) / 2)
     assert found.covariance is not None

@@ -237,8 +237,7 @@ def layers(monkeypatch: pytest.MonkeyPatch) -> list[Layer]:
 
 
 def test_what_is_of_this_round_alone_is_not_shared(client: _Client, layers: list[Layer]) -> None:
-    truth = {"truth": str(SAMPLE / "c3.truth.json")}
-    client.joint(**truth, output="report.json", joint=True)
+    client.joint(truth=str(SAMPLE / "c3.truth.json"), output="report.json", joint=True)
     assert len(layers) == 2
     for layer in layers:
         assert not {"truth", "output", "joint"} & set(layer.values)

@@ -330,6 +330,10 @@ def test_a_history_that_is_not_there_is_refused_whatever_the_scheme() -> None:
         assert "gone" in error.message
 
 
+def test_a_history_whose_name_is_too_long_is_refused_like_any_other_that_is_not_there() -> None:
+    assert _refusal(*sample_states(), history="x" * 300).code == "E231"
+
+
 def test_a_scheme_with_memory_begins_with_no_memory(run: Path) -> None:
     case = _of_run(run, history=str(run.parent), scheme="scaffold")
     assert case.history.past == ()

@@ -36,7 +36,7 @@ def test_files_cut_down_to_their_output_layer(
     heads = [{n: t for n, t in s.items() if n.startswith("fc3.")} for s in world.states]
     pair = write_pair(tmp_path / "heads", *heads)
     words = ["attack", *pair, "--aux", world.aux, *world.told]
-    refused("E215", 3, words, tmp_path / "heads", "nothing else")
+    refused("E215", 3, words, tmp_path / "heads", "contains only the output layer")
 
 
 def test_a_folder(spoilt: tuple[Path, Words], refused: Refused) -> None:

@@ -107,7 +107,7 @@ def test_only_what_is_missing_is_listed(
     given: str, missing: str, untold: Words, refused: Refused
 ) -> None:
     error = refused("E102", 2, [*untold, given, "1"])
-    assert error.splitlines()[0] == f"error[E102]: nobody said: {missing}"
+    assert error.splitlines()[0] == f"error[E102]: missing setting: {missing}"
 
 
 def test_batchnorm_counters_hint_at_the_steps(

@@ -81,7 +81,7 @@ def test_an_order_without_one_of_the_folders(
 ) -> None:
     aux = _renamed(world, work / "named", list("abcdefghij"))
     (work / "rlu.toml").write_text(f"classes = {json.dumps(list('abcdefghix'))}")
-    refused("E221", 3, _with_aux(told, aux), "named", "not the model's: j", "x")
+    refused("E221", 3, _with_aux(told, aux), "named", "the model does not have: j", "x")
 
 
 def test_an_order_of_a_class_without_a_folder(

@@ -67,7 +67,7 @@ def test_a_pair(world: World, rlu: Command) -> None:
     assert rows["sum of Δb"].startswith("0.00%")
     most = max(range(10), key=lambda n: world.counts[n])
     assert rows["raised most"].startswith(f"classes {most}")
-    assert rows["BatchNorm steps"] == "not told"
+    assert rows["BatchNorm steps"] == "n/a"
 
 
 def test_counters_of_a_pair(world: World, work: Path, rlu: Command) -> None:

@@ -120,7 +120,7 @@ def test_a_reader_sees_the_joint_shares(buffers: Path, rlu: Command) -> None:
     shown = rlu(*_words(buffers, "--format", "table"))
     assert shown.status == 0
     assert "label shares over 3 rounds (r000, r001, r002)" in shown.out
-    assert "rounds against one another: χ²" in shown.out
+    assert "agreement of the rounds: χ²" in shown.out
     assert "joint iAcc" in shown.out
 
 

@@ -160,7 +160,7 @@ def test_steps_that_the_counters_contradict(world: World, tmp_path: Path, rlu: C
     words = ["--model", f"{code}:Net", "--lr", 0.1, "--epochs", 3, "--normalize", "half"]
     report = rlu("attack", *pair, "--aux", world.aux, *words, "--format", "json").report
     (steps,) = [w["text"] for w in report["warnings"] if w["code"] == "W304"]
-    assert "5 steps, the settings 3" in steps
+    assert "5 steps, the settings give 3" in steps
     assert "--epochs 5" in steps
     assert report["settings"]["mode"] == {"value": "train", "source": "the model's layers"}
 

@@ -205,5 +205,5 @@ def test_shown_settings_end_in_what_is_missing(untold: Words, rlu: Command) -> N
     result = rlu(*untold, "--show-settings", "--seed", 3)
     assert result.status == 2
     assert "seed" in result.out
-    assert result.err.startswith("error[E102]: nobody said: lr, epochs")
+    assert result.err.startswith("error[E102]: missing settings: lr, epochs")
     assert "\x1b" not in result.out

@@ -164,7 +164,7 @@ def test_counters_that_do_not_tell_are_an_error(
 ) -> None:
     names = [f"{n}.num_batches_tracked" for n in (1, 5, 9)]
     words = trained.counted(dict(zip(names, passes, strict=True)), tmp_path)
-    refused("E102", 2, [*words, "--lr", "0.1"], "nobody said: epochs", said, "--epochs M")
+    refused("E102", 2, [*words, "--lr", "0.1"], "missing setting: epochs", said, "--epochs M")
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
@@ -178,7 +178,7 @@ def test_counters_too_coarse_to_count_by_ones_are_not_believed(
     )
     (tmp_path / "aux.npz").write_bytes((trained.folder / "aux.npz").read_bytes())
     words = trained.of(before, after, tmp_path / "aux.npz")
-    refused("E102", 2, [*words, "--lr", "0.1"], "nobody said: epochs")
+    refused("E102", 2, [*words, "--lr", "0.1"], "missing setting: epochs")
 
 
 # Batch size

@@ -112,7 +112,7 @@ def test_json_and_back_is_the_same_report(report: Report) -> None:
 
 def test_the_json_has_the_keys_that_were_promised(report: Report, files: Path) -> None:
     content = _json(report)
-    assert content["schema_version"] == "1.2"
+    assert content["schema_version"] == "1.3"
     result = content["result"]
     assert result["total"] == 60
     assert [row["index"] for row in result["counts"]] == list(range(10))
@@ -127,6 +127,10 @@ def test_the_json_has_the_keys_that_were_promised(report: Report, files: Path) -
         assert set(content["inputs"][name]) == {"path", "sha256"}
         assert content["inputs"][name]["path"].startswith(str(files))
         assert re.fullmatch("[0-9a-f]{64}", content["inputs"][name]["sha256"])
+    assert set(content["local_training"]) == {"lr", "batch_size", "steps", "samples"}
+    assert content["local_training"]["lr"] == {"value": 0.02, "source": "flag"}
+    assert content["local_training"]["samples"]["value"] == 60
+    assert content["hypotheses"] == content["readings"]
     assert isinstance(content["diagnostics"], dict)
     assert isinstance(content["warnings"], list)
     assert {"python", "torch", "numpy", "scipy", "device"} <= set(content["environment"])
@@ -208,7 +212,7 @@ def test_the_table_shows_every_class_its_count_and_the_scores(report: Report) ->
         assert f"{row.share:.1%}" in line
     assert report.metrics is not None
     assert f"{report.metrics.iacc:.4f}" in shown
-    assert "even guess" in shown
+    assert "uniform guess" in shown
     assert report.result.status in shown
     assert report.assumptions[0] in shown
 

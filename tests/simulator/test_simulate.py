@@ -168,7 +168,7 @@ def test_every_option_reaches_the_run(tmp_path: Path) -> None:
     ]
     result = CliRunner().invoke(_app(), ["--out", str(tmp_path), *words, *SMALL])
     assert result.exit_code == 0, result.output
-    assert "pretrained in one place to training accuracy" in result.stderr
+    assert "pretrained centrally to training accuracy" in result.stderr
     record = json.loads((tmp_path / "run.json").read_text())
     given = {
         "scheme": "fedprox",
