@@ -45,7 +45,7 @@ _API = {
     "simulate": "rlu_cli.api.simulate",
     "RluError": "rlu_cli.errors",
 }
-__all__ = ["__version__", *_API]  # noqa: PLE0604
+__all__ = ["__version__", *_API]
 
 
 def __getattr__(name: str) -> Any:

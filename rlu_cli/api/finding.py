@@ -16,6 +16,7 @@ from rlu_cli.audit.joint_estimate import JointEstimate
 from rlu_cli.audit.scoring import Score
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.build import Case
+from rlu_cli.errors import UsageError, printable
 from rlu_cli.numerics.intervals import count_intervals, share_intervals
 from rlu_cli.reports import FORMATS, Report, build_calibration, build_report
 from rlu_cli.reports.html import finding_html, table_html
@@ -116,7 +117,11 @@ class Finding:
         return as_dict(self.report(redact=redact))
 
     def to_text(self, format: str = "table", *, redact: bool = False) -> str:
-        """The report in one of the command's formats."""
+        """The report in one of the command's formats. Raises UsageError E101 for an unknown one."""
+        if format not in FORMATS:
+            raise UsageError(
+                "E101", f"unknown format: {printable(format)}", hint=f"one of {', '.join(FORMATS)}"
+            )
         return FORMATS[format](self.report(redact=redact))
 
     def _repr_html_(self) -> str:

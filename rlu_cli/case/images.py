@@ -36,6 +36,8 @@ def images_for(
         return _fitting(aux, classes)
     channels, usual = _input_shape(pair.before, hypothesis, classes)
     size = value("image_size") or usual
+    if size is None:
+        hypothesis.build(pair.before, classes)  # E101 for a name that is not known
     if aux == NOISE:
         return _noise(classes, channels, size, value)
     return load_auxiliary(

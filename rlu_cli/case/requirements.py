@@ -43,6 +43,13 @@ def require_local_training(settings: Mapping[str, Setting]) -> None:
     names += ["batch_size"] if "samples" in settings else []
     scheme = SCHEMES[settings["scheme"].value]
     require(settings, (*names, *["lambda"] * scheme.takes_lambda), ())
+    if settings["lr"].value == INFER:
+        raise UsageError(
+            "E102",
+            "the learning rate cannot be inferred",
+            why="there is no client's checkpoint to infer it from",
+            hint="give it with --lr ETA",
+        )
 
 
 def _needed(settings: Mapping[str, Setting], pair: CheckpointPair) -> tuple[str, ...]:

@@ -130,7 +130,11 @@ def read_history(
 
 def check_history(folder: Path) -> None:
     """Raise InputError E231 if there is no such folder."""
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError:  # a name too long
+        there = False
+    if not there:
         raise InputError(
             "E231",
             f"no history at {printable(folder)}",

@@ -44,7 +44,7 @@ def _text(path: Path) -> str:
         if path.stat().st_size > _MAX_BYTES:
             raise OSError(f"over {_MAX_BYTES:,} bytes")
         return path.read_text(encoding="utf-8-sig")  # spreadsheets prepend a byte-order mark
-    except (OSError, UnicodeDecodeError) as problem:
+    except (OSError, ValueError) as problem:  # no such name, or not UTF-8
         raise InputError(
             "E201",
             f"cannot read the truth in {printable(path)}",

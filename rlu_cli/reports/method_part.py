@@ -86,7 +86,7 @@ def _bounds(finding: CaseFinding, recovery: Recovery) -> dict[str, list[Any]]:
 
 
 def _unidentifiable(recovery: Recovery) -> dict[str, list[Any]]:
-    """Per class, the classes with which only the sum is identifiable; empty if errors are unknown."""
+    """Per class, those with which only the sum is identifiable; empty if the error is unknown."""
     if recovery.covariance is None or not recovery.status.ok:
         return {}
     others: list[list[int]] = [[] for _ in recovery.shares]

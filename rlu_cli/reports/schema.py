@@ -90,7 +90,7 @@ class OutputLayer(_Part):
 
 
 class Hypothesis(_Part):
-    """A candidate architecture and scaling that keys and shapes leave open, and how well it fits."""
+    """A candidate architecture and scaling that keys and shapes leave open, and its fit."""
 
     model: str
     arguments: dict[str, Any]

@@ -37,7 +37,7 @@ def _constant() -> Shape:
 
 
 def _step(every: float, factor: float) -> Shape:
-    if every < 1 or every != int(every) or not 0 < factor < math.inf:
+    if not 1 <= every < math.inf or every != int(every) or not 0 < factor < math.inf:
         raise ValueError
     return lambda rate, step, steps: rate * factor ** (step // int(every))
 

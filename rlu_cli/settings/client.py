@@ -33,7 +33,6 @@ CLIENT_SETTINGS: dict[str, SettingSpec] = {
         commands=ALL,
         basic=ALL,
         defaults={SIMULATE: 0.01},
-        choices=lambda: (parse.INFER,),
     ),
     "batch_size": SettingSpec(
         parse.whole(1, 10**6),

@@ -26,8 +26,8 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
     "train_accuracy": SettingSpec(
         parse.between(0, 1),
         give="--train-accuracy A, of the global model",
-        help="Training accuracy of the global model: the model fits the client's images better "
-        "than your auxiliary images, and this tells by how much.",
+        help="Training accuracy of the global model, which fits the client's images better than "
+        "your auxiliary images.",
         metavar="A",
         panel=ESTIMATE,
     ),
@@ -41,7 +41,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
     "joint": SettingSpec(
         parse.switch,
         give="--joint/--no-joint",
-        help="Whether to attack the client's earlier rounds too, for one estimate over all. "
+        help="Whether to attack earlier rounds too, for one estimate over all. "
         "Default: with --history, unless the scheme has memory.",
         commands=(ATTACK,),
         panel=ESTIMATE,

@@ -152,7 +152,10 @@ def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:
 
 
 def _inside(folder: Path, value: str) -> bool:
-    return (folder / value).resolve().is_relative_to(folder.resolve())
+    try:
+        return (folder / value).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def require(settings: Mapping[str, Setting], names: Sequence[str], notes: Sequence[str]) -> None:

@@ -114,7 +114,7 @@ def scheme(value: Any) -> str:
 
 def text(value: Any) -> str:
     """Any text but an empty one."""
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("a non-empty text")
     return value
 
@@ -134,7 +134,7 @@ def class_names(value: Any) -> tuple[str, ...]:
     listed = value.split(",") if isinstance(value, str) else value
     if not isinstance(listed, (list, tuple)) or not all(isinstance(n, str) and n for n in listed):
         raise ValueError("a list of class names in the order of the output layer")
-    if len(set(listed)) != len(listed):
+    if not listed or len(set(listed)) != len(listed):
         raise ValueError("class names that are all different")
     return tuple(listed)
 
@@ -158,6 +158,7 @@ def methods(value: Any) -> tuple[str, ...]:
     listed = value.split(",") if isinstance(value, str) else value
     if not isinstance(listed, (list, tuple)) or not listed:
         raise ValueError("a list of methods")
+    listed = [name.strip() if isinstance(name, str) else "" for name in listed]
     quick = tuple(name for name, method in ATTACKS.items() if not method.trains)
     wanted = [n for name in listed for n in (quick if name == ALL_METHODS else (name,))]
     if not set(wanted) <= {AUTO, *ATTACKS}:

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from rlu_cli.errors import UsageError
 from rlu_cli.schemes.descent import BETAS
+from rlu_cli.settings.parsers import INFER
 from rlu_cli.simulator.defences import NOISE_ON, Defence
 from rlu_cli.simulator.local import Local
 from rlu_cli.simulator.plan import Plan
@@ -32,12 +34,23 @@ def request_of(value: Callable[[str], Any], device: torch.device) -> Request:
     )
 
 
+def _rate(value: Callable[[str], Any]) -> float:
+    if value("lr") == INFER:
+        raise UsageError(
+            "E101",
+            f"invalid value for --lr: {INFER}",
+            why="a simulated client trains at a rate that has to be known",
+            hint="give it with --lr ETA",
+        )
+    return float(value("lr"))
+
+
 def _plan(value: Callable[[str], Any]) -> Plan:
     unlimited = 1 if value("train_to") is None else MOST_ROUNDS
     return Plan(
         clients=value("clients"),
         alpha=value("alpha"),
-        lr=value("lr"),
+        lr=_rate(value),
         batch_size=value("batch_size"),
         epochs=value("epochs"),
         rounds=value("rounds") or unlimited,
