@@ -311,3 +311,42 @@ def test_departures_from_the_paper_stand_in_docstrings() -> None:
         assert path.read_text(encoding="utf-8").count("Paper note:") == documented, path
         total += documented
     assert total > 0
+
+
+def _functions(path: Path) -> Iterator[ast.FunctionDef]:
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.FunctionDef):
+            yield node
+
+
+TESTS = Path(__file__).parent
+
+
+def test_every_function_of_the_tests_is_typed() -> None:
+    """mypy follows them into the package only where they are annotated."""
+    bare = [
+        f"{path.relative_to(TESTS)}:{node.lineno}: {node.name}"
+        for path in TESTS.rglob("*.py")
+        for node in _functions(path)
+        for arguments in [[*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]]
+        if node.returns is None
+        or any(one.annotation is None and one.arg not in ("self", "cls") for one in arguments)
+    ]
+    assert not bare, "\n".join(bare)
+
+
+def test_tests_lie_where_their_code_lies() -> None:
+    """Each folder of tests is named after a folder of the package."""
+    folders = {path.name for path in TESTS.iterdir() if path.is_dir() and path.name[0] not in "._"}
+    assert folders - {"benchmarks"} <= {path.name for path in ROOT.iterdir() if path.is_dir()}
+
+
+@pytest.mark.parametrize("name", ["attack", "calibrate", "simulate", "inspect", "reproduce"])
+def test_no_command_is_longer_than_60_lines(name: str) -> None:
+    longest = max(_functions(ROOT / "commands" / f"{name}.py"), key=_length)
+    assert _length(longest) <= 60, longest.name
+
+
+def _length(node: ast.FunctionDef) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1

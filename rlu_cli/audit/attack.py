@@ -10,16 +10,15 @@ from torch import nn
 from rlu_cli.attacks import ATTACKS, concerns, method_for
 from rlu_cli.attacks import AUTO as AUTO_METHOD
 from rlu_cli.audit.applicability import refusal, refuse_noise_on_trained, require_any
+from rlu_cli.audit.assumptions import assumptions
 from rlu_cli.audit.diagnostics import (
-    assumptions,
-    check_informative,
     estimate_warnings,
-    identifiability_warnings,
     method_warnings,
     update_diagnostics,
     update_warnings,
 )
 from rlu_cli.audit.finding import CaseFinding, MethodFinding
+from rlu_cli.audit.identifiability import check_informative, identifiability_warnings
 from rlu_cli.audit.learning_rate import inferred_rate, rate_warnings
 from rlu_cli.audit.scoring import score, uniform_floor
 from rlu_cli.case.auxiliary import is_noise

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,12 +13,10 @@ from torch import Tensor
 
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.auxiliary import is_noise
-from rlu_cli.case.batchnorm_counters import INFERRED
 from rlu_cli.case.build import Case
-from rlu_cli.errors import RluError, printable
+from rlu_cli.errors import RluError
 from rlu_cli.evidence.model_selection import embedding_fit
-from rlu_cli.numerics.identifiability import unidentifiable_groups, uninformative
-from rlu_cli.types import Evidence, Outputs, Recovery, Status
+from rlu_cli.types import Evidence, Outputs, Recovery
 
 OF_METHOD = "W320"
 _SUM_TOLERANCE = 1e-3
@@ -29,7 +26,6 @@ _WEIGHTING_LOSS = 0.02
 _ROUNDING_LIMIT = 0.05
 _COSINE = 0.8
 _NORM_RATIO = 1.25
-_GROUPS_LISTED = 5  # groups of classes in a warning
 _NOISE_COSINE, _NOISE_RATIO = 0.8, 2.0  # untrained models have ≥ 0.85 and ≤ 1.2
 _ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, None: 2.0**-24}
 
@@ -139,47 +135,6 @@ def _step_warnings(case: Case, diagnostics: Mapping[str, Any]) -> list[FindingWa
     return [FindingWarning("W304", text)]
 
 
-def check_informative(recovery: Recovery) -> Recovery:
-    """The recovery, with status UNINFORMATIVE if by its own error it beats no uniform guess."""
-    if recovery.covariance is None or not recovery.status.ok:
-        return recovery
-    free = recovery.shares if recovery.unconstrained is None else recovery.unconstrained
-    if not uninformative(recovery.shares, free, recovery.covariance):
-        return recovery
-    return replace(recovery, status=Status.UNINFORMATIVE)
-
-
-def unidentifiable(recovery: Recovery) -> tuple[tuple[int, ...], ...]:
-    """Groups of classes for which only the sum is identifiable; empty if the error is unknown."""
-    if recovery.covariance is None or not recovery.status.ok:
-        return ()
-    return unidentifiable_groups(recovery.shares, recovery.covariance)
-
-
-def identifiability_warnings(recovery: Recovery, names: Sequence[str]) -> list[FindingWarning]:
-    """A warning that names the classes for which only the sum is identifiable."""
-    groups = unidentifiable(recovery)
-    if not groups:
-        return []
-    listed = "; ".join(
-        f"{_listed(group, names)} sum to {float(recovery.shares[list(group)].sum()):.1%}"
-        for group in groups[:_GROUPS_LISTED]
-    )
-    more = f"; and {len(groups) - _GROUPS_LISTED} more groups" * (len(groups) > _GROUPS_LISTED)
-    classes = sum(map(len, groups))
-    only = "only the sum of each group is identifiable"
-    text = f"{only}: {listed}{more}"
-    hidden = f"{only}: {classes} classes in {len(groups)} group{'s' * (len(groups) > 1)}"
-    return [FindingWarning("W321", text, hidden)]
-
-
-def _listed(group: Sequence[int], names: Sequence[str], limit: int = 6) -> str:
-    shown = [label(n, names[n]) for n in group[:limit]]
-    if len(group) > limit:
-        return ", ".join(shown) + f" and {len(group) - limit} more"
-    return ", ".join(shown[:-1]) + f" and {shown[-1]}"
-
-
 def estimate_warnings(
     recovery: Recovery, wanted_draws: int, sizes: Sequence[int] | None
 ) -> list[FindingWarning]:
@@ -253,56 +208,6 @@ def _weighting(loss: float, sizes: Sequence[int] | None) -> str:
 def _short(sizes: Sequence[int] | None) -> bool:
     """Whether the smallest batch has less than half the images of the largest."""
     return sizes is not None and 2 * min(sizes) < max(sizes)
-
-
-def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
-    """The assumptions behind the result, in sentences, that on epochs first.
-
-    batch     batch size of the training-mode passes
-    training  whether the models were evaluated in training mode
-    """
-    lines = _epochs_assumed(case)
-    if case.plan.batch_sizes is None:
-        lines.append("no batch size: shares only; give --batch-size for counts")
-        also = " and training-mode passes" * training
-        lines.append(f"intervals{also} assume batches of {batch}, because |B| is unknown")
-        lines += ["not scored: without --batch-size there are no counts"] * (case.truth is not None)
-    narrow = sorted({c.narrow for c in case.pair if c.narrow})
-    lines += [f"checkpoints in {name}, converted to float32" for name in narrow]
-    lines += [*case.notes, *case.history.notes]
-    if case.training.recursion.momentum:
-        found = case.velocity is not None
-        lines.append(
-            "the momentum buffer in the files is modelled as part of the gradient-free offset"
-            if found
-            else "momentum assumed reset at the start of the round"
-            + " (the buffer in the client's file is from the end of the round)"
-            * bool(case.pair.after.momentum)
-        )
-    names = case.auxiliary.class_names
-    lines.append(f"class order: {_shortened(names)}")
-    return lines + list(case.auxiliary.notes)
-
-
-def _epochs_assumed(case: Case) -> list[str]:
-    """The number of steps if it was inferred, or if an epoch was assumed to be one batch."""
-    source, plan = case.settings["epochs"].source, case.plan
-    if not source.startswith(INFERRED):
-        return [plan.assumed] if plan.assumed else []
-    hint = ". If clients make full passes over their data, add --samples N." * bool(plan.assumed)
-    return [f"{plan.steps} steps {source}{hint}"]
-
-
-def _shortened(names: Sequence[str], limit: int = 12) -> str:
-    shown = [label(n, name) for n, name in enumerate(names[:limit])]
-    if len(names) > limit:
-        shown += ["…", label(len(names) - 1, names[-1])]
-    return ", ".join(shown)
-
-
-def label(index: int, name: str, limit: int = 40) -> str:
-    """How a class is displayed: its index, and its name if that differs."""
-    return str(index) if name == str(index) else f"{index} {printable(name, limit)}"
 
 
 def is_plainly_trained(noise: Outputs, diagnostics: Mapping[str, Any]) -> bool:

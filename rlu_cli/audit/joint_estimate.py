@@ -15,7 +15,7 @@ from rlu_cli.audit.attack import attack
 from rlu_cli.audit.finding import CaseFinding, MethodFinding
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.build import Case, build_case
-from rlu_cli.case.round_history import PastRound, earlier_folders, open_round, round_name
+from rlu_cli.case.round_folders import PastRound, earlier_folders, open_round, round_name
 from rlu_cli.errors import InputError, RluError
 from rlu_cli.numerics.pooling import Agreement, Pooled, RoundShares, pool
 from rlu_cli.settings.layers import flag_layer

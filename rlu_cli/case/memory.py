@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlu_cli.case.round_history import RoundHistory, check_history, last_file, read_history
+from rlu_cli.case.round_folders import check_history, last_file
+from rlu_cli.case.round_history import RoundHistory, read_history
 from rlu_cli.checkpoints import CheckpointPair, momentum_head, open_checkpoint
 from rlu_cli.local_training.description import LocalTraining
 from rlu_cli.types import Head

@@ -40,6 +40,25 @@ Checkpoints lie in OUT/runs, 1.6 GB for a row of VGG-16 with ten clients: at sca
 do not need it.
 """
 
+Scale = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        autocompletion=completed(lambda: ("full", "small", "smoke")),
+        help="full: the paper's sizes, best on a GPU. small: the same with fewer clients of "
+        "the large models; two cores take about half an hour each for table2 and table4. "
+        "smoke: drawn digits, seconds, no --data.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="auto, cpu or cuda.",
+        autocompletion=completed(lambda: ("auto", "cpu", "cuda")),
+    ),
+]
+
 
 def reproduce(
     target: Annotated[
@@ -58,16 +77,7 @@ def reproduce(
             "published, as a folder per class or as NAME.npz. Rows without images are left out."
         ),
     ] = None,
-    scale: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            autocompletion=completed(lambda: ("full", "small", "smoke")),
-            help="full: the paper's sizes, best on a GPU. small: the same with fewer clients of "
-            "the large models; two cores take about half an hour each for table2 and table4. "
-            "smoke: drawn digits, seconds, no --data.",
-        ),
-    ] = "small",
+    scale: Scale = "small",
     clients: Annotated[
         int | None,
         typer.Option(
@@ -87,14 +97,7 @@ def reproduce(
             help="Methods to run besides rlu (default: all that train nothing).",
         ),
     ] = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="auto, cpu or cuda.",
-            autocompletion=completed(lambda: ("auto", "cpu", "cuda")),
-        ),
-    ] = "auto",
+    device: Device = "auto",
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only the paths written, no progress.")
     ] = False,

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlu_cli.attacks import SET, UNIFORM
-from rlu_cli.audit.diagnostics import label
+from rlu_cli.audit.class_label import label
 from rlu_cli.reports.schema import ClassCount, MethodResult, Report
 
 _ALL_SHOWN = 24  # classes up to which empty ones are listed too

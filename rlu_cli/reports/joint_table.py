@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from rlu_cli.audit.diagnostics import label
+from rlu_cli.audit.class_label import label
 from rlu_cli.reports.schema import Joint, JointShare, Report
 
 _BAR = 24

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from rlu_cli.attacks import ATTACKS, COUNTS, SET
-from rlu_cli.audit.diagnostics import unidentifiable
 from rlu_cli.audit.finding import CaseFinding, MethodFinding
+from rlu_cli.audit.identifiability import unidentifiable
 from rlu_cli.audit.scoring import Score
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.errors import printable

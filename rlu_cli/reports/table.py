@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from rlu_cli.audit.diagnostics import OF_METHOD, label
+from rlu_cli.audit.class_label import label
+from rlu_cli.audit.diagnostics import OF_METHOD
 from rlu_cli.reports.by_method import by_method, scores
 from rlu_cli.reports.expected import expected_lines
 from rlu_cli.reports.joint_table import joint_lines

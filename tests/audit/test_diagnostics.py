@@ -21,20 +21,22 @@ from made_case import (
     told_together,
 )
 
+from rlu_cli.audit.assumptions import assumptions
+from rlu_cli.audit.class_label import label
 from rlu_cli.audit.diagnostics import (
-    assumptions,
-    check_informative,
     estimate_warnings,
-    identifiability_warnings,
     is_plainly_trained,
-    label,
     method_warnings,
     no_expected_accuracy,
     relative_sum,
     rounding_share,
-    unidentifiable,
     update_diagnostics,
     update_warnings,
+)
+from rlu_cli.audit.identifiability import (
+    check_informative,
+    identifiability_warnings,
+    unidentifiable,
 )
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.build import Case

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlu_cli.audit.diagnostics import check_informative
+from rlu_cli.audit.identifiability import check_informative
 from rlu_cli.numerics.identifiability import expected_loss, unidentifiable_groups, uninformative
 from rlu_cli.numerics.simplex import mixture
 from rlu_cli.types import Recovery, Status
