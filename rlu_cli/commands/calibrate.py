@@ -1,4 +1,4 @@
-"""`rlu calibrate`: what an update of this global model would give away, without any client."""
+"""`rlu calibrate`: what an update of this global model would reveal, without any client."""
 
 from __future__ import annotations
 

@@ -199,6 +199,7 @@ def test_a_full_disk_leaves_nothing(
     assert not list(work.iterdir())
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
 def test_only_the_owner_can_read_a_report(told: list[str], work: Path, rlu: Command) -> None:
     result = rlu(*told, "--output", "report.json", "--format", "json")
     assert (result.status, result.out) == (0, "")
