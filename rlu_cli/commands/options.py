@@ -119,8 +119,8 @@ def _option(name: str, spec: SettingSpec, command: str) -> inspect.Parameter:
 
 def _help(spec: SettingSpec, command: str) -> str:
     """The help with its default, in round brackets: square ones are markup."""
-    default = spec.default_of(command)
+    default, text = spec.default_of(command), spec.help_of(command)
     if default is None or default is False:
-        return spec.help
+        return text
     shown = ", ".join(map(str, default)) if isinstance(default, tuple) else f"{default}"
-    return f"{spec.help.removesuffix('.')} (default: {shown})."
+    return f"{text.removesuffix('.')} (default: {shown})."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlu_cli.settings import parsers as parse
 from rlu_cli.settings.choices import table_names
-from rlu_cli.settings.specs import ALL, CLIENT, SCHEME, SIMULATE, SettingSpec
+from rlu_cli.settings.specs import ALL, CALIBRATE, CLIENT, SCHEME, SIMULATE, SettingSpec
 
 MAX_STEPS = 5_000
 _OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -20,6 +20,9 @@ CLIENT_SETTINGS: dict[str, SettingSpec] = {
         give="--epochs M, local steps of one batch each",
         help="Local epochs of one batch each; with --samples, full passes. "
         "Default: from BatchNorm counters.",
+        helps=dict.fromkeys(
+            (CALIBRATE, SIMULATE), "Local epochs of one batch each; with --samples, full passes."
+        ),
         metavar="M",
         commands=ALL,
         basic=ALL,
@@ -29,6 +32,7 @@ CLIENT_SETTINGS: dict[str, SettingSpec] = {
         parse.learning_rate,
         give="--lr ETA, the client's learning rate",
         help="Learning rate. infer: estimate it from BatchNorm buffers, even if uncertain.",
+        helps=dict.fromkeys((CALIBRATE, SIMULATE), "Learning rate."),
         metavar="ETA",
         commands=ALL,
         basic=ALL,
@@ -47,6 +51,7 @@ CLIENT_SETTINGS: dict[str, SettingSpec] = {
         parse.whole(1, 10**8),
         give="--samples N, the client's samples",
         help="Samples the client holds; an epoch is then a full pass over them.",
+        helps={SIMULATE: "Samples each client uses; an epoch is then a full pass over them."},
         metavar="N",
         commands=ALL,
         basic=ALL,

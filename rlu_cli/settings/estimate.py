@@ -52,6 +52,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         give="--virtual-clients R",
         help="Virtual clients to train on the auxiliary images, for the accuracy to expect; "
         "required by emulation (64, or three a class).",
+        helps={CALIBRATE: "Virtual clients to train on the auxiliary images."},
         metavar="R",
         panel=ESTIMATE,
         default=0,

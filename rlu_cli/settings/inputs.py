@@ -30,6 +30,10 @@ INPUT_SETTINGS: dict[str, SettingSpec] = {
         give="--model NAME (`rlu models` lists them, or path/model.py:Net)",
         help="Architecture (rlu models), pkg.mod:factory or path/model.py:Net, whose code is run. "
         "Default: recognised from names and shapes.",
+        helps={
+            SIMULATE: "Architecture (rlu models), pkg.mod:factory or path/model.py:Net, whose code "
+            "is run."
+        },
         metavar="NAME",
         commands=ALL,
         basic=(SIMULATE,),
@@ -71,6 +75,7 @@ INPUT_SETTINGS: dict[str, SettingSpec] = {
         parse.whole(2, 10**6),
         give="--aux-per-class N",
         help="Auxiliary images of each class, at most.",
+        helps={SIMULATE: "Auxiliary images of each class that the server holds."},
         metavar="N",
         commands=ALL,
         panel=IMAGES,
@@ -80,6 +85,7 @@ INPUT_SETTINGS: dict[str, SettingSpec] = {
         parse.normalise,
         give="--normalize NAME or MEAN/STD",
         help="Input scaling: none, half, imagenet, MEAN/STD; auto: the best fit.",
+        helps={SIMULATE: "Input scaling: none, half, imagenet or MEAN/STD."},
         metavar="NAME",
         commands=ALL,
         panel=IMAGES,

@@ -25,6 +25,7 @@ class SettingSpec:
     parse     value as given (TOML type or text) → value; raises ValueError with what is expected
     give      how to give it, for the error that lists what is missing
     help      one sentence for `--help`
+    helps     of single commands, where it differs
     metavar   what stands for the value there
     commands  those that take it as an option
     basic     those that show it in the first panel of `--help`
@@ -41,6 +42,7 @@ class SettingSpec:
     parse: Callable[[Any], Any]
     give: str
     help: str
+    helps: Mapping[str, str] = field(default_factory=dict)
     metavar: str = "TEXT"
     commands: tuple[str, ...] = AUDITS
     basic: tuple[str, ...] = ()
@@ -52,6 +54,10 @@ class SettingSpec:
     choices: Callable[[], Sequence[str]] = tuple
     path: bool = False
     beside: bool = True
+
+    def help_of(self, command: str) -> str:
+        """What `--help` of one command says."""
+        return self.helps.get(command, self.help)
 
     def default_of(self, command: str) -> Any:
         """The default under one command; None where there is none."""
