@@ -48,12 +48,14 @@ _API = {
 __all__ = ["__version__", *_API]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _API:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # so that a type checker sees a misspelt name
 
-    return getattr(import_module(_API[name]), name)
+    def __getattr__(name: str) -> Any:
+        if name not in _API:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(_API[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -7,6 +7,7 @@ import os
 import sys
 from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from rlu_cli import __version__
 from rlu_cli.commands.format import chosen_format
-from rlu_cli.errors import Exit, InternalError, RluError
+from rlu_cli.errors import Exit, InternalError, RluError, UsageError
 
 # A command is one file in commands/ and one line here: its name, and what it does in a sentence.
 COMMANDS = {
@@ -93,12 +94,16 @@ def main() -> None:
 
     Under `--format json` the error is a JSON object on stdout too.
     """
-    chosen_format.set("table")  # what an earlier call in this process asked for is over
+    chosen_format.set("json" if _asks_for_json(sys.argv) else "table")
     try:
         app()
     except RluError as error:
         _show(error)
         sys.exit(error.exit_status)
+    except SystemExit as end:
+        if end.code == Exit.USAGE and chosen_format.get() == "json":
+            _print_json(BAD_COMMAND_LINE)  # typer has said on stderr what is wrong
+        raise
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(Exit.INTERRUPTED)
@@ -109,7 +114,24 @@ def main() -> None:
         sys.exit(Exit.INTERNAL)
 
 
+BAD_COMMAND_LINE = UsageError(
+    "E100",
+    "the command line is not valid",
+    why="an option or argument is missing or unknown: the message is on stderr",
+    hint="see --help",
+)
+
+
+def _asks_for_json(words: list[str]) -> bool:
+    """Whether the command line asks for JSON, even one that cannot be parsed."""
+    return ("--format", "json") in pairwise(words) or "--format=json" in words
+
+
 def _show(error: RluError) -> None:
     if chosen_format.get() == "json":
-        sys.stdout.write(json.dumps(error.to_dict(), indent=2) + "\n")
+        _print_json(error)
     sys.stderr.write(f"{error}\n")
+
+
+def _print_json(error: RluError) -> None:
+    sys.stdout.write(json.dumps(error.to_dict(), indent=2) + "\n")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from rlu_cli.checkpoints import CheckpointSource
+from rlu_cli.errors import UsageError, printable
 from rlu_cli.settings.layers import Layer, flag_layer
+from rlu_cli.settings.table import taken_by
 from rlu_cli.types import Auxiliary
 
 ARGUMENT = "argument"  # the source of a setting that was passed to a function
@@ -28,7 +31,20 @@ def images(given: Images) -> str | Auxiliary:
     return given if isinstance(given, Auxiliary) else str(given)
 
 
-def arguments(settings: Mapping[str, Any]) -> Layer:
-    """Keyword arguments as the settings that rank first."""
-    plain = {name: str(v) if isinstance(v, Path) else v for name, v in settings.items()}
+def arguments(settings: Mapping[str, Any], command: str) -> Layer:
+    """Keyword arguments as the settings that rank first; `lambda_` stands for `lambda`.
+
+    Raises UsageError E101 for a setting that the command does not take.
+    """
+    given = {("lambda" if name == "lambda_" else name): v for name, v in settings.items()}
+    known = {*taken_by(command), "classes"} - {"output"}
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], known, 1)
+        raise UsageError(
+            "E101",
+            f"unknown setting for {command}: {printable(unknown[0])}",
+            hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}",
+        )
+    plain = {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
     return flag_layer(plain, ARGUMENT)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch.random import fork_rng
+
 from rlu_cli.api.arguments import Images, Weights, arguments, images, weights
 from rlu_cli.api.finding import Finding
 from rlu_cli.attacks import ATTACKS
@@ -15,6 +17,7 @@ from rlu_cli.audit.joint_estimate import joint_estimate
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.build import Case, build_case
 from rlu_cli.errors import RluError
+from rlu_cli.settings.specs import ATTACK
 from rlu_cli.types import ProgressCallback
 
 if TYPE_CHECKING:
@@ -45,8 +48,9 @@ def attack(
     Raises RluError (UsageError, InputError) with the codes of docs/errors.md.
     """
     pair = weights(global_path), weights(local_path)
-    case = build_case(*pair, images(aux), arguments(settings), strict=strict)
-    return attack_built(case, progress)
+    with fork_rng(devices=[]):  # building a model draws its weights: not from the caller's state
+        case = build_case(*pair, images(aux), arguments(settings, ATTACK), strict=strict)
+        return attack_built(case, progress)
 
 
 def attack_built(case: Case, progress: ProgressCallback) -> Finding:

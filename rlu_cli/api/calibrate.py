@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch.random import fork_rng
+
 from rlu_cli.api.arguments import Images, Weights, arguments, images, weights
 from rlu_cli.api.finding import Calibration
 from rlu_cli.audit.expected_accuracy import estimate_accuracy
@@ -11,6 +13,7 @@ from rlu_cli.case.build import Case, build_study
 from rlu_cli.errors import UsageError
 from rlu_cli.evidence.forward import choose_device
 from rlu_cli.evidence.virtual_population import draw_shares
+from rlu_cli.settings.specs import CALIBRATE
 from rlu_cli.types import ProgressCallback
 
 if TYPE_CHECKING:
@@ -40,8 +43,10 @@ def calibrate(
 
     Raises RluError (UsageError, InputError) with the codes of docs/errors.md.
     """
-    case = build_study(weights(global_path), images(aux), arguments(settings))
-    return calibrate_built(case, progress)
+    given = arguments(settings, CALIBRATE)
+    with fork_rng(devices=[]):  # building a model draws its weights: not from the caller's state
+        case = build_study(weights(global_path), images(aux), given)
+        return calibrate_built(case, progress)
 
 
 def calibrate_built(case: Case, progress: ProgressCallback) -> Calibration:

@@ -27,7 +27,7 @@ from rlu_cli.types import Recovery
 Interval = tuple[int, int] | tuple[float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Finding:
     """What one client's update reveals.
 
@@ -123,6 +123,9 @@ class Finding:
                 "E101", f"unknown format: {printable(format)}", hint=f"one of {', '.join(FORMATS)}"
             )
         return FORMATS[format](self.report(redact=redact))
+
+    def __repr__(self) -> str:
+        return f"<Finding by {self.method}: {self.counts or self.shares}, {self.status}>"
 
     def _repr_html_(self) -> str:
         return finding_html(self.report())

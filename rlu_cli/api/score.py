@@ -18,7 +18,8 @@ def score(counts: Counts, truth: Counts) -> Score:
 
     counts, truth  by class name, or lists in the same order; a class left out of a dict has none
 
-    Raises InputError E230 when they are not of the same classes or the truth is empty.
+    Raises InputError E230 when they are not whole numbers, or not of the same classes and the same
+    number of labels.
     """
     if isinstance(counts, Mapping) and isinstance(truth, Mapping):
         names = list(dict.fromkeys([*truth, *counts]))
@@ -29,6 +30,12 @@ def score(counts: Counts, truth: Counts) -> Score:
             "counts and truth are not of the same classes",
             hint="give two dicts by class name, or two lists of the same length",
         )
-    if not sum(truth) > 0:
-        raise InputError("E230", "the truth has no labels", hint="give the true counts")
+    if not all(isinstance(n, int) and n >= 0 for n in (*counts, *truth)):
+        raise InputError("E230", "counts are whole numbers from 0", hint="round them first")
+    if sum(counts) != sum(truth) or not sum(truth):
+        raise InputError(
+            "E230",
+            f"{sum(counts)} labels recovered, {sum(truth)} true ones",
+            hint="iAcc compares counts of the same number of labels, at least one",
+        )
     return score_tensors(torch.tensor(list(counts)), torch.tensor(list(truth)))

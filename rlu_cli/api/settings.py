@@ -13,12 +13,10 @@ from typing import Literal, TypedDict
 AnyPath = str | Path
 
 
-# `lambda` is a word of the language, hence the functional form.
-_Lambda = TypedDict("_Lambda", {"lambda": float}, total=False)
-
-
-class _Client(_Lambda, total=False):
+class _Client(TypedDict, total=False):
     """How clients train, and how the models are run."""
+
+    lambda_: float  # `lambda` is a word of the language
 
     epochs: int
     lr: float | Literal["infer"]
@@ -56,6 +54,9 @@ class _Audit(_Client, total=False):
     train_loss: float
     virtual_clients: int
     confidence: float
+    draws: int
+    search: Literal["checked", "printed", "none"]
+    iterations: int
     max_bytes: int
 
 
@@ -65,9 +66,6 @@ class AttackSettings(_Audit, total=False):
     truth: AnyPath
     history: AnyPath
     joint: bool
-    draws: int
-    search: Literal["checked", "printed", "none"]
-    iterations: int
 
 
 class CalibrateSettings(_Audit, total=False):

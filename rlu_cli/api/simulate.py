@@ -38,7 +38,9 @@ def simulate(
 
     Raises RluError (UsageError, InputError) with the codes of docs/errors.md.
     """
-    simulation = prepare_simulation(simulation_settings(arguments(settings)), Path(out), force)
+    simulation = prepare_simulation(
+        simulation_settings(arguments(settings, SIMULATE)), Path(out), force
+    )
     last = None
     for done in simulation.rounds(progress=progress):
         last = done if done.clients else last
@@ -57,7 +59,8 @@ def simulate(
 
 def simulation_settings(given: Layer) -> dict[str, Setting]:
     """Every setting of a simulation: given, else from the environment, rlu.toml or the default."""
-    return resolve([given, environment_layer(), *file_layers([], Path.cwd())], SIMULATE)
+    _, own = file_layers([], Path.cwd())
+    return resolve([given, environment_layer(), *own], SIMULATE)
 
 
 def prepare_simulation(settings: dict[str, Setting], out: Path, force: bool) -> Simulation:

@@ -31,6 +31,8 @@ from rlu_cli.settings.layers import Layer
 from rlu_cli.settings.specs import ATTACK, CALIBRATE
 from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
 
+_SETTINGS_FILES = ("rlu.toml", "[tool.rlu]")  # how the source of a setting from one ends
+
 
 @dataclass(frozen=True)
 class Case:
@@ -106,7 +108,7 @@ def build_case(
     check_complete(settings, pair)
     case = _opened(pair, settings, aux, strict=strict)
     value, training = case.value, case.training
-    truth, path, notes = _truth(value("truth"), local_source, case)
+    truth, path, notes = _truth(settings.get("truth"), local_source, case)
     return replace(
         case,
         history=earlier_rounds(training, case.pair, value),
@@ -168,13 +170,16 @@ def _opened(
 
 
 def _truth(
-    named: str | None, local: CheckpointSource, case: Case
+    given: Setting | None, local: CheckpointSource, case: Case
 ) -> tuple[Tensor | None, Path | None, tuple[str, ...]]:
     """The true counts, their file and notes.
 
     A truth file found beside the client's checkpoint that does not fit gives a note, not an error.
     """
     beside = _truth_beside(local) if isinstance(local, Path) else None
+    named = None if given is None else str(given.value)
+    if beside is not None and given is not None and _is_of_another_folder(given, beside):
+        named = None  # a project's truth is not that of every client it looks at
     path = Path(named) if named else beside
     if path is None:
         return None, None, ()
@@ -184,6 +189,12 @@ def _truth(
         if named:
             raise
         return None, None, (f"not scored: {unfit.message}",)
+
+
+def _is_of_another_folder(given: Setting, beside: Path) -> bool:
+    """Whether a settings file that does not lie beside the client named the truth."""
+    here = given.source.startswith(str(beside.parent.resolve()))
+    return given.source.endswith(_SETTINGS_FILES) and not here
 
 
 def _truth_beside(local: Path) -> Path | None:

@@ -29,7 +29,8 @@ def gather_settings(
     """
     checkpoints = [] if pair is None else [pair.after, pair.before]
     facts = [{n: s for n, s in c.facts.items() if n in SETTINGS} for c in checkpoints]
-    layers = [flags, environment_layer(), *file_layers([*reversed(paths)], Path.cwd())]
-    settings = resolve([*layers, *map(Layer, facts)], command)
+    evidence, own = file_layers([*reversed(paths)], Path.cwd())
+    layers = [flags, environment_layer(), *evidence, *map(Layer, facts), *own]
+    settings = resolve(layers, command)
     epochs = None if pair is None else inferred_epochs(settings, pair)
     return settings if epochs is None else {**settings, "epochs": epochs}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rlu_cli.commands import options
 from rlu_cli.errors import Exit
 from rlu_cli.settings.specs import ATTACK, IMAGES, REPORT
+
+if TYPE_CHECKING:
+    from rlu_cli.case.build import Case
 
 
 @options.with_settings(ATTACK)
@@ -65,12 +68,18 @@ def attack(
     with progress_line(quiet=quiet) as progress:
         progress("reading checkpoints and images")
         case = build_case(global_, local, aux, flag_layer(flags), strict=strict)
-        destination.check(case.value("output"))
+        destination.check(case.value("output"), _inputs(case))
         progress("running both models and estimating")
         finding = attack_built(case, progress)
     destination.write(finding.report(redact=redact))
     if not finding.ok:
         raise typer.Exit(Exit.UNSETTLED)
+
+
+def _inputs(case: Case) -> list[Path]:
+    """What the attack reads, and its report must not overwrite."""
+    named = [case.auxiliary.source, case.truth_path, case.value("history")]
+    return [*(checkpoint.path for checkpoint in case.pair), *(Path(one) for one in named if one)]
 
 
 def _show_settings(flags: Mapping[str, Any], paths: tuple[Path, Path]) -> None:

@@ -48,7 +48,7 @@ def calibrate(
     with progress_line(quiet=quiet) as progress:
         progress("reading the checkpoint and images")
         case = build_study(global_, aux, flag_layer(flags))
-        destination.check(case.value("output"))
+        destination.check(case.value("output"), (global_, Path(aux)))
         found = calibrate_built(case, progress)
     destination.write(found.report())
 

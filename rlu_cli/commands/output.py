@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,31 @@ class Destination:
         self._render, self._force = known[format_], force
         self._file: Path | None = None
 
-    def check(self, output: str | None) -> None:
-        """Take the setting `output`. Raises UsageError E106, InputError E201 before any work."""
+    def check(self, output: str | None, inputs: Iterable[Path] = ()) -> None:
+        """Take the setting `output`. Raises UsageError E106, InputError E201 before any work.
+
+        inputs  files that must not be overwritten, whatever --force says
+        """
         self._file = Path(output) if output else None
+        if self._file is not None:
+            _refuse_input(self._file, inputs)
         check_writable(self._file, force=self._force)
 
     def write(self, report: Any) -> None:
         """Render the report and print or write it."""
         terminal = self._file is None and sys.stdout.isatty()
         write_report(self._render(report, terminal=terminal), self._file)
+
+
+def _refuse_input(output: Path, inputs: Iterable[Path]) -> None:
+    """Raises UsageError E106 where the report would replace what it is about."""
+    place = output.resolve()
+    if any(place == one.resolve() or one.resolve() in place.parents for one in inputs):
+        raise UsageError(
+            "E106",
+            f"{printable(output)} is an input of this command",
+            hint="give another --output",
+        )
 
 
 def check_writable(output: Path | None, *, force: bool) -> None:
@@ -75,7 +91,8 @@ def _obstacle(output: Path) -> str:
     try:
         if output.is_dir():
             return "it is a folder"
-        if output.exists() and not output.is_file():
+        special = any(str(output.absolute()).startswith(root) for root in ("/dev/", "/proc/"))
+        if special or (output.exists() and not output.is_file()):
             return "it is a device or a pipe, not a file"
         return "" if output.parent.is_dir() else "its folder does not exist"
     except OSError as problem:  # a name that is too long

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 
+from rlu_cli.commands.format import chosen_format
 from rlu_cli.errors import printable
 from rlu_cli.settings.table import SETTINGS, taken_by
 from rlu_cli.types import Setting
@@ -13,6 +16,10 @@ PLAIN_WIDTH = 4096  # a pipe has no width of its own: never wrap
 
 def print_settings(settings: Mapping[str, Setting], command: str) -> None:
     """A row for each setting of the command, and how to give what is not given."""
+    if chosen_format.get() == "json":
+        shown = {name: {"value": s.value, "source": s.source} for name, s in settings.items()}
+        sys.stdout.write(json.dumps({"settings": shown}, indent=2, default=str) + "\n")
+        return
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

@@ -9,21 +9,21 @@ from rich.table import Table
 from rich.text import Text
 
 from rlu_cli.audit.class_label import label
+from rlu_cli.reports.columns import bar, bar_length
 from rlu_cli.reports.schema import Joint, JointShare, Report
 
-_BAR = 24
 _ALL_SHOWN = 24  # classes up to which empty ones are listed too
 _LONGEST_NAME = 1000
 _ROUNDS_NAMED = 8
 
 
-def joint_lines(report: Report) -> Iterator[Table | str]:
+def joint_lines(report: Report, width: int) -> Iterator[Table | str]:
     """What the report says about several rounds; nothing if only one was read."""
     joint = report.joint
     if joint is None:
         return
     if joint.shares and not report.redacted:
-        yield _shares(joint, f"{report.settings['confidence'].value:.0%}")
+        yield _shares(joint, f"{report.settings['confidence'].value:.0%}", bar_length(width))
     if joint.agreement is not None:
         found = joint.agreement
         verdict = f"χ² {found.chi_square:.1f} for {found.degrees} degrees of freedom"
@@ -37,31 +37,32 @@ def joint_lines(report: Report) -> Iterator[Table | str]:
         yield escape(f"left out of the joint estimate: {_listed(names)}: {reason}")
 
 
-def _shares(joint: Joint, level: str) -> Table:
+def _shares(joint: Joint, level: str, length: int) -> Table:
     """Class, share, interval and a bar; absent classes are left out of long lists."""
     rows = joint.shares
     shown = rows if len(rows) <= _ALL_SHOWN else [row for row in rows if row.share]
     rounds = _listed([one.round for one in joint.rounds])
     title = f"label shares over {len(joint.rounds)} rounds ({rounds})"
     table = Table(title=escape(title), title_justify="left", title_style="bold")
-    table.add_column("class", no_wrap=True)
+    table.add_column("class", overflow="fold")
     bounded = any(row.low is not None for row in rows)
     if bounded:
         table.add_column(level, justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    if length:
+        table.add_column("", no_wrap=True)
     largest = max((row.share or 0.0) for row in rows) or 1.0
     for row in shown:
         bounds = [f"{row.low or 0.0:.1%}–{row.high or 0.0:.1%}"] * bounded
         name = Text(label(row.index, row.name or "", _LONGEST_NAME))
-        table.add_row(name, *bounds, f"{(row.share or 0.0):.1%}", _bar(row, largest))
+        table.add_row(name, *bounds, f"{(row.share or 0.0):.1%}", *_bars(row, largest, length))
     if len(rows) > len(shown):
         table.caption = f"{len(rows) - len(shown)} classes without a label are not shown"
     return table
 
 
-def _bar(row: JointShare, largest: float) -> str:
-    return "█" * round(_BAR * (row.share or 0.0) / largest)
+def _bars(row: JointShare, largest: float, length: int) -> list[str]:
+    return [bar(row.share, largest, length)] if length else []
 
 
 def _left_out(joint: Joint) -> list[tuple[list[str], str]]:

@@ -16,12 +16,12 @@ from rich.text import Text
 from rlu_cli.audit.class_label import label
 from rlu_cli.audit.diagnostics import OF_METHOD
 from rlu_cli.reports.by_method import by_method, scores
+from rlu_cli.reports.columns import bar, bar_length
 from rlu_cli.reports.expected import expected_lines
 from rlu_cli.reports.joint_table import joint_lines
 from rlu_cli.reports.schema import ClassCount, Notice, Report
 
 T = TypeVar("T")
-_BAR = 24
 _ALL_SHOWN = 24  # classes up to which empty ones are listed too
 _LONGEST_NAME = 1000
 _PLAIN_WIDTH = 4096  # not a terminal: wide enough that no cell is cut
@@ -48,14 +48,16 @@ def render(report: Report, *, terminal: bool = False) -> str:
             console.print(f"[dim]{escape(f'method {method.method}: {method.chosen}')}[/dim]")
     console.print(_local_training(report))
     answered = [method for method in report.methods if method.result is not None]
-    counts = [_counts(report)] if len(answered) == 1 else by_method(report, console.width)
+    counts = (
+        [_counts(report, console.width)] if len(answered) == 1 else by_method(report, console.width)
+    )
     for part in (_hypotheses(report), *counts, *scores(report)):
         if part is not None:
             console.print(part)
     if report.expected is not None:
         for said in expected_lines(report.expected):
             console.print(escape(said))
-    for more in joint_lines(report):
+    for more in joint_lines(report, console.width):
         console.print(more)
     for line in _closing(report):
         console.print(line)
@@ -111,14 +113,14 @@ def _shortened(source: str) -> str:
     return source.replace(here, "")
 
 
-def _counts(report: Report) -> Table | None:
+def _counts(report: Report, width: int) -> Table | None:
     """Class, count, share and a bar; absent classes are left out of long lists."""
     if report.redacted:
         return None
     rows = report.result.counts
     shown = rows if len(rows) <= _ALL_SHOWN else [row for row in rows if row.share]
     table = Table(title=_title(report), title_justify="left", title_style="bold")
-    table.add_column("class", no_wrap=True)
+    table.add_column("class", overflow="fold")
     table.add_column("count", justify="right", no_wrap=True)
     if report.result.passes > 1:
         table.add_column("per pass", justify="right", no_wrap=True)
@@ -126,7 +128,9 @@ def _counts(report: Report) -> Table | None:
     if bounded:
         table.add_column(_level(report), justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    length = bar_length(width)
+    if length:
+        table.add_column("", no_wrap=True)
     largest = max((row.share or 0.0) for row in rows) or 1.0
     for row in shown:
         counts = [_whole(row.count)]
@@ -136,7 +140,7 @@ def _counts(report: Report) -> Table | None:
             counts.append(_interval(row))
         share = f"{(row.share or 0.0):.1%}"
         name = Text(label(row.index, row.name or "", _LONGEST_NAME))
-        table.add_row(name, *counts, share, _bar(row, largest))
+        table.add_row(name, *counts, share, *[bar(row.share, largest, length)] * bool(length))
     hidden = len(rows) - len(shown)
     if hidden:
         table.caption = f"{hidden} classes without a label are not shown"
@@ -164,10 +168,6 @@ def _title(report: Report) -> str:
     what = "label shares" if total is None else f"{total} labels"
     method = next(method for method in report.methods if method.result is not None)
     return f"{what} recovered by {method.method}"
-
-
-def _bar(row: ClassCount, largest: float) -> str:
-    return "█" * round(_BAR * (row.share or 0.0) / largest)
 
 
 def _closing(report: Report) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+_LARGEST = 1e6  # of a rate and of a factor on it
 Shape = Callable[[float, int, int], float]  # (rate, step, steps) → rate of the step
 
 
@@ -37,7 +38,7 @@ def _constant() -> Shape:
 
 
 def _step(every: float, factor: float) -> Shape:
-    if not 1 <= every < math.inf or every != int(every) or not 0 < factor < math.inf:
+    if not 1 <= every < math.inf or every != int(every) or not 0 < factor <= _LARGEST:
         raise ValueError
     return lambda rate, step, steps: rate * factor ** (step // int(every))
 
@@ -49,7 +50,7 @@ def _cosine(period: float) -> Shape:
 
 
 def _linear(end: float) -> Shape:
-    if not 0 <= end < math.inf:
+    if not 0 <= end <= _LARGEST:
         raise ValueError
     return lambda rate, step, steps: rate + (end - rate) * (step / max(1, steps - 1))
 

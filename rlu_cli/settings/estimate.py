@@ -57,6 +57,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         panel=ESTIMATE,
         default=0,
         defaults={CALIBRATE: 16},
+        beside=False,
     ),
     "alpha": SettingSpec(
         parse.between(1e-3, 1e6),
@@ -81,7 +82,6 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         give="--draws M",
         help="Monte-Carlo draws for each class.",
         metavar="M",
-        commands=(ATTACK,),
         panel=ESTIMATE,
         default=10_000,
     ),
@@ -90,7 +90,6 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         give="--search NAME",
         help="Posterior search of rlu: checked keeps moves that help, printed is the paper's.",
         metavar="NAME",
-        commands=(ATTACK,),
         panel=ESTIMATE,
         default="checked",
         choices=lambda: ("checked", "printed", "none"),
@@ -100,7 +99,6 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         give="--iterations T",
         help="Maximum search passes. Default: printed 10, checked until no move helps.",
         metavar="T",
-        commands=(ATTACK,),
         panel=ESTIMATE,
     ),
     "output": SettingSpec(

@@ -1,4 +1,4 @@
-"""Settings files: rlu.toml beside the checkpoints, upwards from the working directory, of a run."""
+"""Settings files: rlu.toml beside the checkpoints, of a run, upwards from the working directory."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ FILE_NAME = "rlu.toml"
 _MAX_TOML = 2**20
 
 
-def file_layers(inspected: Sequence[Path], working: Path) -> list[Layer]:
-    """Every settings file that counts, in order: beside the inspected, upwards, the run folder."""
+def file_layers(inspected: Sequence[Path], working: Path) -> tuple[list[Layer], list[Layer]]:
+    """Settings files that describe the evidence, and the user's own, each in order of rank.
+
+    The first are beside the inspected files, then in the run folder that they lie in. The second is
+    the nearest one upwards from the working directory.
+    """
     beside = list(dict.fromkeys(path.parent.resolve() for path in inspected))
     runs = [folder.parent for folder in beside if (folder / "round.json").is_file()]
-    untrusted = {*beside, *runs}
-    layers = list(_toml_layers(beside, trusted=False))
-    upwards = [f for f in (working.resolve(), *working.resolve().parents) if f not in untrusted]
-    layers += islice(_toml_layers(upwards, trusted=True), 1)
-    layers += _toml_layers(dict.fromkeys(runs), trusted=False)
-    return layers
+    evidence = list(dict.fromkeys([*beside, *runs]))
+    upwards = [f for f in (working.resolve(), *working.resolve().parents) if f not in evidence]
+    own = list(islice(_toml_layers(upwards, trusted=True), 1))
+    return list(_toml_layers(evidence, trusted=False)), own
 
 
 def _toml_layers(folders: Any, *, trusted: bool) -> Iterator[Layer]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 ALL_METHODS = "all"  # every method that trains nothing
+_SLOWEST, _FASTEST = 1e-12, 1e6  # learning rates beyond overflow what is computed from them
 INFER = "infer"  # a learning rate that is to be estimated from the files
 
 
@@ -46,7 +47,7 @@ def learning_rate(value: Any) -> float | str:
     if value == INFER:
         return INFER
     try:
-        return positive(value)
+        return between(_SLOWEST, _FASTEST)(positive(value))
     except ValueError as expected:
         raise ValueError(f"{expected}, or {INFER}") from None
 

@@ -516,7 +516,8 @@ def test_a_name_that_is_not_there_is_no_attribute() -> None:
 def test_the_types_name_every_setting_of_a_command_and_no_other(
     types: Any, command: str, more: set[str]
 ) -> None:
-    assert set(types.__annotations__) == (set(taken_by(command)) - {"output"}) | more
+    names = {name.removesuffix("_") for name in types.__annotations__}
+    assert names == (set(taken_by(command)) - {"output"}) | more
     assert types.__required_keys__ == frozenset()
 
 
@@ -547,3 +548,30 @@ def test_a_type_checker_sees_a_misspelt_argument(name: str, wrong: int, tmp_path
     found = [line for line in out.splitlines() if "snippet.py" in line and ": error:" in line]
     assert len(found) == wrong, out
     assert all(f'"{name}"' in line for line in found)
+
+
+def test_a_setting_of_another_command_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(rlu_cli.RluError) as caught:
+        rlu_cli.calibrate(SAMPLE / "g.pt", SAMPLE / "aux", truth="x.json")  # type: ignore[call-arg]
+    assert caught.value.code == "E101"
+
+
+def test_the_callers_random_state_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    rlu_cli.attack(SAMPLE / "g.pt", SAMPLE / "c3.pt", SAMPLE / "aux", draws=50)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_finding_shows_itself_in_a_line() -> None:
+    finding = rlu_cli.attack(SAMPLE / "g.pt", SAMPLE / "c3.pt", SAMPLE / "aux", draws=50)
+    assert repr(finding).startswith("<Finding by rlu: {'0': ")
+    assert len(repr(finding)) < 400
+
+
+@pytest.mark.parametrize(
+    ("counts", "truth"), [({"a": 100}, {"a": 1}), ([-1, 2], [1, 0]), ([1.5], [1.5])]
+)
+def test_what_are_no_counts_of_the_same_labels_is_not_scored(counts: Any, truth: Any) -> None:
+    with pytest.raises(rlu_cli.RluError) as caught:
+        rlu_cli.score(counts, truth)
+    assert caught.value.code == "E230"

@@ -41,7 +41,7 @@ def _save(path: Path, rate: float | None) -> Path:
 def test_each_place_is_overruled_by_the_one_before(
     run: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = _save(run / "global.pt", 8), _save(run / "c1.pt", None)
+    paths = _save(run / "global.pt", None), _save(run / "c1.pt", None)
     flags = NOTHING
 
     def rate() -> tuple[float, str]:
@@ -49,15 +49,16 @@ def test_each_place_is_overruled_by_the_one_before(
         setting = gather_settings(flags, paths, pair)["lr"]
         return setting.value, setting.source
 
-    assert rate() == (8, "global.pt: optimizer.param_groups[0].lr")
-    _save(run / "c1.pt", 7)
-    assert rate() == (7, "c1.pt: optimizer.param_groups[0].lr")
-    (run.parent / "rlu.toml").write_text("lr = 6")
-    assert rate() == (6, str(run.parent / "rlu.toml"))
-    (work.parent / "pyproject.toml").write_text("[tool.rlu]\nlr = 5")
-    assert rate() == (5, f"{work.parent / 'pyproject.toml'} [tool.rlu]")
-    (work / "rlu.toml").write_text("lr = 4")
-    assert rate() == (4, str(work / "rlu.toml"))
+    (work.parent / "pyproject.toml").write_text("[tool.rlu]\nlr = 8")
+    assert rate() == (8, f"{work.parent / 'pyproject.toml'} [tool.rlu]")
+    (work / "rlu.toml").write_text("lr = 7")
+    assert rate() == (7, str(work / "rlu.toml"))
+    _save(run / "global.pt", 6)
+    assert rate() == (6, "global.pt: optimizer.param_groups[0].lr")
+    _save(run / "c1.pt", 5)
+    assert rate() == (5, "c1.pt: optimizer.param_groups[0].lr")
+    (run.parent / "rlu.toml").write_text("lr = 4")
+    assert rate() == (4, str(run.parent / "rlu.toml"))
     (run / "rlu.toml").write_text("lr = 3")
     assert rate() == (3, str(run / "rlu.toml"))
     monkeypatch.setenv("RLU_LR", "2")

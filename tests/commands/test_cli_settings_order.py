@@ -53,17 +53,17 @@ def _found(places: Places, rlu: Command, *more: str) -> tuple[object, str]:
 def test_each_place_is_overruled_by_the_one_before(
     places: Places, rlu: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places.checkpoint("global", 0.08)
-    assert _found(places, rlu) == (0.08, "global.pt: optimizer.param_groups[0].lr")
-    places.checkpoint("local", 0.07)
-    assert _found(places, rlu) == (0.07, "c1.pt: optimizer.param_groups[0].lr")
-    (places.run / "rlu.toml").write_text("lr = 0.06")
-    assert _found(places, rlu) == (0.06, str(places.run / "rlu.toml"))
     outer = places.cwd.parent / "pyproject.toml"
-    outer.write_text("[tool.rlu]\nlr = 0.05")
-    assert _found(places, rlu) == (0.05, f"{outer} [tool.rlu]")
-    (places.cwd / "rlu.toml").write_text("lr = 0.04")
-    assert _found(places, rlu) == (0.04, str(places.cwd / "rlu.toml"))
+    outer.write_text("[tool.rlu]\nlr = 0.08")
+    assert _found(places, rlu) == (0.08, f"{outer} [tool.rlu]")
+    (places.cwd / "rlu.toml").write_text("lr = 0.07")
+    assert _found(places, rlu) == (0.07, str(places.cwd / "rlu.toml"))
+    places.checkpoint("global", 0.06)
+    assert _found(places, rlu) == (0.06, "global.pt: optimizer.param_groups[0].lr")
+    places.checkpoint("local", 0.05)
+    assert _found(places, rlu) == (0.05, "c1.pt: optimizer.param_groups[0].lr")
+    (places.run / "rlu.toml").write_text("lr = 0.04")
+    assert _found(places, rlu) == (0.04, str(places.run / "rlu.toml"))
     (places.beside / "rlu.toml").write_text("lr = 0.03")
     assert _found(places, rlu) == (0.03, str(places.beside / "rlu.toml"))
     monkeypatch.setenv("RLU_LR", "0.02")

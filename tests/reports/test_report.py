@@ -249,5 +249,20 @@ def test_metrics_are_scores_from_zero_to_one(report: Report) -> None:
     assert all(0 <= value <= 1 for value in report.metrics.model_dump().values())
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_number_is_cut_for_a_long_name(
+    width: int, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = report.model_copy(deep=True)
+    for row in long.result.counts:
+        row.name = "basal_cell_carcinoma_superficial_nodular_type_excised"
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = FORMATS["table"](long, terminal=True)
+    for row in long.result.counts:
+        assert f" {row.count} " in shown
+        assert f" {row.share:.1%} " in shown
+    assert max(map(len, re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines())) <= width
+
+
 if __name__ == "__main__":
     SCHEMA.write_text(_schema_text(), encoding="utf-8")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rlu_cli.errors import InputError
-from rlu_cli.settings.files import FILE_NAME, file_layers
+from rlu_cli.settings import files
+from rlu_cli.settings.files import FILE_NAME
 from rlu_cli.settings.layers import Layer
 from rlu_cli.types import Setting
 
@@ -40,6 +41,12 @@ def _values(layers: Sequence[Layer], name: str = "seed") -> list[object]:
     return [layer.values[name].value for layer in layers if name in layer.values]
 
 
+def file_layers(inspected: Sequence[Path], working: Path) -> list[Layer]:
+    """All layers, those that describe the evidence first."""
+    evidence, own = files.file_layers(inspected, working)
+    return [*evidence, *own]
+
+
 def _refusal(inspected: Sequence[Path], working: Path) -> InputError:
     with pytest.raises(InputError) as caught:
         file_layers(inspected, working)
@@ -66,7 +73,7 @@ def test_a_file_in_the_working_directory_is_trusted(sent: Path, work: Path) -> N
     assert layer.folder == work
 
 
-def test_files_beside_come_first_then_the_nearest_upwards_then_the_run(
+def test_files_beside_come_first_then_the_runs_then_the_nearest_upwards(
     tmp_path: Path, work: Path
 ) -> None:
     run = tmp_path / "run"
@@ -76,8 +83,8 @@ def test_files_beside_come_first_then_the_nearest_upwards_then_the_run(
     _write(work.parent, "seed = 2")
     _write(run, "seed = 3")
     layers = file_layers([run / "r000" / "c.pt"], work)
-    assert _values(layers) == [1, 2, 3]
-    assert [layer.trusted for layer in layers] == [False, True, False]
+    assert _values(layers) == [1, 3, 2]
+    assert [layer.trusted for layer in layers] == [False, False, True]
 
 
 def test_the_folder_above_is_a_run_only_with_a_record_of_the_round(

@@ -99,7 +99,9 @@ def test_what_a_shell_completes_is_taken(name: str, choice: str) -> None:
 
 
 def test_a_file_beside_what_is_inspected_may_give_all_but_outputs_and_limits() -> None:
-    assert {n for n, spec in SETTINGS.items() if not spec.beside} == {"output", "max_bytes"}
+    assert {n for n, spec in SETTINGS.items() if not spec.beside} == {
+        *("output", "max_bytes", "virtual_clients")
+    }
 
 
 def test_paths_are_known_as_such() -> None:
@@ -128,7 +130,7 @@ def test_what_one_command_alone_can_use_is_taken_by_it_alone() -> None:
         "truth": {ATTACK},
         "history": {ATTACK},
         "joint": {ATTACK},
-        "draws": {ATTACK},
+        "draws": set(AUDITS),
         "clients": {SIMULATE},
         "noise": {SIMULATE},
         "alpha": {CALIBRATE, SIMULATE},
