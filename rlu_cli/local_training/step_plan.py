@@ -50,7 +50,9 @@ def plan_steps(
     """
     if samples is not None:
         if batch_size is not None:
-            _affordable(-(-samples // batch_size) * epochs)  # before the sizes are allocated
+            whole = samples // batch_size
+            more = 0 if drop_last else bool(samples % batch_size)
+            _affordable((whole + more) * epochs)  # before anything of that size is allocated
         one_pass = _batches_of_a_pass(samples, batch_size, drop_last=drop_last)
         if steps_per_epoch is not None and steps_per_epoch != len(one_pass):
             raise UsageError(

@@ -97,3 +97,8 @@ def test_more_steps_than_can_be_simulated_are_refused(plan: dict[str, Any]) -> N
     with pytest.raises(UsageError, match="exceed the limit") as caught:
         plan_steps(**plan)
     assert caught.value.code == "E101"
+
+
+def test_a_dropped_last_batch_does_not_count_towards_the_limit_of_steps() -> None:
+    plan = plan_steps(3, 3, 4999, drop_last=True)
+    assert plan.steps == 4998
