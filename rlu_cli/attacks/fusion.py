@@ -37,8 +37,8 @@ _ANOTHER_KIND = (
     "client's would give a better estimate"
 )
 _DROPPED = (
-    "the weight update does not fit the prediction from the images, as when the embedding changes "
-    "fast: the estimate uses only the bias update along the path"
+    "the weight update does not match what the auxiliary images predict, as when the embedding "
+    "changes fast, and was not used: these are the counts of path"
 )
 
 

@@ -26,15 +26,15 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
     "train_accuracy": SettingSpec(
         parse.between(0, 1),
         give="--train-accuracy A, of the global model",
-        help="Training accuracy of the global model, which fits the client's images better than "
-        "your auxiliary images.",
+        help="Accuracy of the global model on its training images, if known; for fusion and "
+        "virtual clients.",
         metavar="A",
         panel=ESTIMATE,
     ),
     "train_loss": SettingSpec(
         parse.positive,
         give="--train-loss L, of the global model",
-        help="Training loss of the global model, where its accuracy is not known.",
+        help="Its loss on its training images, if the accuracy is not known.",
         metavar="L",
         panel=ESTIMATE,
     ),
@@ -50,8 +50,8 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
     "virtual_clients": SettingSpec(
         parse.whole(0, 10_000),
         give="--virtual-clients R",
-        help="Virtual clients to train on the auxiliary images, for the accuracy to expect; "
-        "required by emulation (64, or three a class).",
+        help="Virtual clients that estimate the accuracy to expect; emulation trains 64, or three "
+        "a class.",
         helps={CALIBRATE: "Virtual clients to train on the auxiliary images."},
         metavar="R",
         panel=ESTIMATE,
