@@ -295,7 +295,7 @@ def test_weights_that_fit_nothing_are_dropped_and_the_answer_says_so() -> None:
     moved = replace(evidence.update, weight=weight + 20 * weight.std() * noise)
     found = _answer("fusion", replace(evidence, update=moved))
     assert torch.equal(found.shares, _answer("path", replace(evidence, update=moved)).shares)
-    assert "does not fit" in found.notes[-1]
+    assert "was not used" in found.notes[-1]
 
 
 @pytest.mark.parametrize("sharp", [8.0, 15.0, 30.0, 300.0])
