@@ -11,11 +11,9 @@ from torch import Tensor
 
 from rlu_cli.checkpoints import CheckpointSource
 from rlu_cli.errors import UsageError, printable
-from rlu_cli.settings.layers import Layer, flag_layer
+from rlu_cli.settings.layers import ARGUMENT, Layer, flag_layer
 from rlu_cli.settings.table import taken_by
 from rlu_cli.types import Auxiliary
-
-ARGUMENT = "argument"  # the source of a setting that was passed to a function
 
 Weights = str | Path | Mapping[str, Tensor]  # a checkpoint file, or a state dict
 Images = str | Path | Auxiliary  # a folder, a file, "none", or images that were read before

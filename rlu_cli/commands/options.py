@@ -11,7 +11,7 @@ import typer
 
 from rlu_cli.settings.choices import table_names
 from rlu_cli.settings.specs import REPORT, SettingSpec
-from rlu_cli.settings.table import taken_by
+from rlu_cli.settings.table import option_names, taken_by
 
 
 def _formats() -> list[str]:
@@ -97,7 +97,7 @@ def _parameter(name: str) -> str:
 
 
 def _option(name: str, spec: SettingSpec, command: str) -> inspect.Parameter:
-    names = spec.option or f"--{name.replace('_', '-')}"
+    names = option_names(name)
     switch = "/" in names
     kind: Any = bool | None if switch else list[str] | None if spec.repeats else str | None
     known = spec.choices()

@@ -27,6 +27,7 @@ from rlu_cli.reports.expected import expected_part
 from rlu_cli.reports.joint import joint_part
 from rlu_cli.reports.method_part import method_part, notices
 from rlu_cli.reports.schema import (
+    LONGEST_TEXT,
     Calibration,
     Hypothesis,
     Input,
@@ -38,7 +39,6 @@ from rlu_cli.types import Setting
 
 _PRIVATE = ("classes", "truth", "output", "history")
 _OWN_CODE = ("model", "model_args")  # may name files
-_LONG = 4096
 
 
 def build_report(
@@ -104,13 +104,12 @@ def build_calibration(
         seed=case.value("seed"),
         inputs={
             "global": Input(
-                path=printable(case.pair.before.path, _LONG), sha256=case.pair.before.sha256
+                path=printable(case.pair.before.path, LONGEST_TEXT), sha256=case.pair.before.sha256
             ),
-            "aux": Input(path=printable(path, _LONG), sha256=digest),
+            "aux": Input(path=printable(path, LONGEST_TEXT), sha256=digest),
         },
         settings={
-            name: SettingValue(value=_plain(setting.value), source=setting.source)
-            for name, setting in sorted(case.settings.items())
+            name: _setting(setting, redact=False) for name, setting in sorted(case.settings.items())
         },
         expected=[expected_part(one) for one in expectations],
     )
@@ -140,23 +139,20 @@ def _inputs(finding: CaseFinding, *, redact: bool) -> dict[str, Input]:
     if case.truth_path is not None and not redact:  # a hash of a few counts can be guessed
         files["truth"] = (str(case.truth_path), file_sha256(case.truth_path))
     return {
-        name: Input(path=None if redact else printable(path, _LONG), sha256=digest)
+        name: Input(path=None if redact else printable(path, LONGEST_TEXT), sha256=digest)
         for name, (path, digest) in files.items()
     }
 
 
 def _settings(finding: CaseFinding, *, redact: bool) -> dict[str, SettingValue]:
-    shown: Mapping[str, Any] = {
+    shown = {
         name: setting
         for name, setting in finding.settings.items()
         if not (redact and name in _PRIVATE)
     }
     hidden = _OWN_CODE if redact and runs_code(finding.hypotheses[0].model) else ()
     return {
-        name: SettingValue(
-            value=None if name in hidden else _plain(setting.value),
-            source=_kind(setting.source) if redact else setting.source,
-        )
+        name: _setting(Setting(None, setting.source) if name in hidden else setting, redact=redact)
         for name, setting in sorted(shown.items())
     }
 
@@ -173,12 +169,13 @@ def _local_training(finding: CaseFinding, *, redact: bool) -> dict[str, SettingV
         "steps": Setting(case.plan.steps, f"{settings['epochs'].source}{passes}"),
         "samples": settings.get("samples", missing if case.plan.total is None else total),
     }
-    return {
-        name: SettingValue(
-            value=_plain(one.value), source=_kind(one.source) if redact else one.source
-        )
-        for name, one in used.items()
-    }
+    return {name: _setting(one, redact=redact) for name, one in used.items()}
+
+
+def _setting(given: Setting, *, redact: bool) -> SettingValue:
+    """A setting's part of a report; redacted, its source does not name a file."""
+    source = _kind(given.source) if redact else given.source
+    return SettingValue(value=_plain(given.value), source=source)
 
 
 def _plain(value: Any) -> Any:
@@ -189,7 +186,7 @@ def _plain(value: Any) -> Any:
         return {printable(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return printable(value, _LONG)
+    return printable(value, LONGEST_TEXT)
 
 
 def _assumptions(finding: CaseFinding, *, redact: bool) -> list[str]:
@@ -211,7 +208,7 @@ def _hypothesis(one: ModelHypothesis, *, redact: bool) -> Hypothesis:
 
     hidden = redact and runs_code(one.model)
     return Hypothesis(
-        model="own code" if hidden else printable(one.model, _LONG),
+        model="own code" if hidden else printable(one.model, LONGEST_TEXT),
         arguments={} if hidden else _plain(one.arguments),
         normalize=one.normalise,
         embedding_cosine=figure(one.cosine),

@@ -9,11 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rlu_cli.attacks import SET, UNIFORM
-from rlu_cli.audit.class_label import label
+from rlu_cli.reports.columns import all_shown, class_name, hidden_line
 from rlu_cli.reports.schema import ClassCount, MethodResult, Report
 
-_ALL_SHOWN = 24  # classes up to which empty ones are listed too
-_LONGEST_NAME = 1000
 _GAP = 2  # blanks between columns
 
 
@@ -45,7 +43,7 @@ def _shown(answered: Sequence[MethodResult]) -> list[int]:
     """Classes that are shown: of long lists only those that some method gives labels."""
     results = [method.result for method in answered if method.result is not None]
     classes = range(len(results[0].counts))
-    if len(classes) <= _ALL_SHOWN:
+    if all_shown(len(classes)):
         return list(classes)
     return [n for n in classes if any(result.counts[n].share for result in results)]
 
@@ -73,12 +71,13 @@ def _blocks(columns: Sequence[list[str]], width: int) -> Iterator[list[list[str]
 def _notes(report: Report, answered: Sequence[MethodResult], shown: int) -> Iterator[Text]:
     rows = report.result.counts
     if any(row.name != str(row.index) for row in rows):
-        names = ", ".join(label(row.index, row.name or "", _LONGEST_NAME) for row in rows)
+        names = ", ".join(class_name(row) for row in rows)
         yield Text(f"classes: {names}", style="dim")
     if any(method.result is not None and method.result.gives == SET for method in answered):
         yield Text("* in the set of classes found; its count is spread over the set", style="dim")
-    if len(rows) > shown:
-        yield Text(f"{len(rows) - shown} classes without a label are not shown", style="dim")
+    hidden = hidden_line(len(rows), shown)
+    if hidden is not None:
+        yield Text(hidden, style="dim")
 
 
 def _found(row: ClassCount) -> str:

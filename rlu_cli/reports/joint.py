@@ -13,8 +13,6 @@ from rlu_cli.numerics.intervals import share_intervals
 from rlu_cli.numerics.pooling import Agreement, Pooled
 from rlu_cli.reports import schema
 
-_LONG = 4096
-
 
 def joint_part(finding: CaseFinding, joint: JointEstimate, *, redact: bool) -> schema.Joint:
     """The joint estimate as data; redacted, without shares, class names and files."""
@@ -30,7 +28,7 @@ def joint_part(finding: CaseFinding, joint: JointEstimate, *, redact: bool) -> s
             schema.RoundLeftOut(
                 round=printable(one.name),
                 code=one.code,
-                reason=None if redact else printable(one.reason, _LONG),
+                reason=None if redact else printable(one.reason, schema.LONGEST_TEXT),
             )
             for one in joint.left_out
         ],
@@ -52,7 +50,11 @@ def _shares(finding: CaseFinding, pooled: Pooled, *, redact: bool) -> list[schem
         low, high = (bound.tolist() for bound in bounds)
     return [
         schema.JointShare(
-            index=n, name=printable(name, _LONG), share=share, low=low[n], high=high[n]
+            index=n,
+            name=printable(name, schema.LONGEST_TEXT),
+            share=share,
+            low=low[n],
+            high=high[n],
         )
         for n, (name, share) in enumerate(zip(names, pooled.shares.tolist(), strict=True))
     ]

@@ -8,12 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from rlu_cli.audit.class_label import label
-from rlu_cli.reports.columns import bar, bar_length
-from rlu_cli.reports.schema import Joint, JointShare, Report
+from rlu_cli.reports.columns import bar, bar_length, class_name, hidden_line, shown_rows
+from rlu_cli.reports.schema import Joint, Report
 
-_ALL_SHOWN = 24  # classes up to which empty ones are listed too
-_LONGEST_NAME = 1000
 _ROUNDS_NAMED = 8
 
 
@@ -40,7 +37,7 @@ def joint_lines(report: Report, width: int) -> Iterator[Table | str]:
 def _shares(joint: Joint, level: str, length: int) -> Table:
     """Class, share, interval and a bar; absent classes are left out of long lists."""
     rows = joint.shares
-    shown = rows if len(rows) <= _ALL_SHOWN else [row for row in rows if row.share]
+    shown = shown_rows(rows)
     rounds = _listed([one.round for one in joint.rounds])
     title = f"label shares over {len(joint.rounds)} rounds ({rounds})"
     table = Table(title=escape(title), title_justify="left", title_style="bold")
@@ -54,15 +51,11 @@ def _shares(joint: Joint, level: str, length: int) -> Table:
     largest = max((row.share or 0.0) for row in rows) or 1.0
     for row in shown:
         bounds = [f"{row.low or 0.0:.1%}–{row.high or 0.0:.1%}"] * bounded
-        name = Text(label(row.index, row.name or "", _LONGEST_NAME))
-        table.add_row(name, *bounds, f"{(row.share or 0.0):.1%}", *_bars(row, largest, length))
-    if len(rows) > len(shown):
-        table.caption = f"{len(rows) - len(shown)} classes without a label are not shown"
+        name = Text(class_name(row))
+        bars = [bar(row.share, largest, length)] * bool(length)
+        table.add_row(name, *bounds, f"{(row.share or 0.0):.1%}", *bars)
+    table.caption = hidden_line(len(rows), len(shown))
     return table
-
-
-def _bars(row: JointShare, largest: float, length: int) -> list[str]:
-    return [bar(row.share, largest, length)] if length else []
 
 
 def _left_out(joint: Joint) -> list[tuple[list[str], str]]:

@@ -16,6 +16,7 @@ from rlu_cli.errors import printable
 from rlu_cli.numerics.intervals import count_intervals, share_intervals
 from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.reports.schema import (
+    LONGEST_TEXT,
     ClassCount,
     MethodResult,
     Metrics,
@@ -23,8 +24,6 @@ from rlu_cli.reports.schema import (
     Result,
 )
 from rlu_cli.types import Recovery
-
-_LONG = 4096
 
 
 def method_part(finding: CaseFinding, found: MethodFinding, *, redact: bool) -> MethodResult:
@@ -52,7 +51,7 @@ def _result(finding: CaseFinding, recovery: Recovery, *, redact: bool) -> Result
         if redact
         else ClassCount(
             index=n,
-            name=printable(names[n], _LONG),
+            name=printable(names[n], LONGEST_TEXT),
             count=counts[n],
             share=shares[n],
             per_pass=per_pass[n],

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = "1.3"
+LONGEST_TEXT = 4096  # characters of a path or name in a report
 
 
 class _Part(BaseModel):

@@ -13,17 +13,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from rlu_cli.audit.class_label import label
 from rlu_cli.audit.diagnostics import OF_METHOD
 from rlu_cli.reports.by_method import by_method, scores
-from rlu_cli.reports.columns import bar, bar_length
+from rlu_cli.reports.columns import bar, bar_length, class_name, hidden_line, shown_rows
 from rlu_cli.reports.expected import expected_lines
 from rlu_cli.reports.joint_table import joint_lines
 from rlu_cli.reports.schema import ClassCount, Notice, Report
 
 T = TypeVar("T")
-_ALL_SHOWN = 24  # classes up to which empty ones are listed too
-_LONGEST_NAME = 1000
 _PLAIN_WIDTH = 4096  # not a terminal: wide enough that no cell is cut
 
 
@@ -118,7 +115,7 @@ def _counts(report: Report, width: int) -> Table | None:
     if report.redacted:
         return None
     rows = report.result.counts
-    shown = rows if len(rows) <= _ALL_SHOWN else [row for row in rows if row.share]
+    shown = shown_rows(rows)
     table = Table(title=_title(report), title_justify="left", title_style="bold")
     table.add_column("class", overflow="fold")
     table.add_column("count", justify="right", no_wrap=True)
@@ -139,11 +136,9 @@ def _counts(report: Report, width: int) -> Table | None:
         if bounded:
             counts.append(_interval(row))
         share = f"{(row.share or 0.0):.1%}"
-        name = Text(label(row.index, row.name or "", _LONGEST_NAME))
+        name = Text(class_name(row))
         table.add_row(name, *counts, share, *[bar(row.share, largest, length)] * bool(length))
-    hidden = len(rows) - len(shown)
-    if hidden:
-        table.caption = f"{hidden} classes without a label are not shown"
+    table.caption = hidden_line(len(rows), len(shown))
     return table
 
 

@@ -11,8 +11,11 @@ from typing import Any
 
 from rlu_cli.errors import UsageError, printable
 from rlu_cli.settings.specs import AUDITS
-from rlu_cli.settings.table import SETTINGS
+from rlu_cli.settings.table import SETTINGS, option_names
 from rlu_cli.types import Setting
+
+# Sources of a setting that no file names: typed, or passed to a function.
+FLAG, ARGUMENT = "flag", "argument"
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Layer:
     folder: Path = field(default_factory=Path.cwd)
 
 
-def flag_layer(flags: Mapping[str, Any], source: str = "flag") -> Layer:
+def flag_layer(flags: Mapping[str, Any], source: str = FLAG) -> Layer:
     """What was typed, or given to the Python API; None stands for what was not."""
     given = {name: value for name, value in flags.items() if value not in (None, [], ())}
     return Layer({name: Setting(value, source) for name, value in given.items()})
@@ -120,15 +123,14 @@ def _accepted(name: str, given: Setting, layer: Layer) -> Setting:
 
 def _said(name: str, given: Setting) -> str:
     """A setting as its source writes it."""
-    if given.source == "flag":
+    if given.source == FLAG:
         return option_of(name)
-    return name if given.source == "argument" else f"{name} in {given.source}"
+    return name if given.source == ARGUMENT else f"{name} in {given.source}"
 
 
 def option_of(name: str) -> str:
-    """The command line's name of a setting, such as `--batch-size`."""
-    given = SETTINGS[name].option.partition("/")[0]
-    return given or f"--{name.replace('_', '-')}"
+    """The command line's name of a setting, such as `--batch-size`; of a switch, the one for on."""
+    return option_names(name).partition("/")[0]
 
 
 def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:

@@ -19,3 +19,8 @@ SETTINGS: dict[str, SettingSpec] = {
 def taken_by(command: str) -> dict[str, SettingSpec]:
     """The settings that a command takes as options."""
     return {name: spec for name, spec in SETTINGS.items() if command in spec.commands}
+
+
+def option_names(name: str) -> str:
+    """What the command line calls a setting, such as `--batch-size` or `--flip/--no-flip`."""
+    return SETTINGS[name].option or f"--{name.replace('_', '-')}"
