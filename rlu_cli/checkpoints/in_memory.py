@@ -47,5 +47,5 @@ def _digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(-1).numpy().tobytes())
+        digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
