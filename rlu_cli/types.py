@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:  # `rlu --help` reads settings without loading torch
     from torch import Tensor
 
+    from rlu_cli.numerics.posterior import Posterior
+
 T = TypeVar("T")
 ProgressCallback = Callable[[str], None]  # called with a sentence on what is going on
 
@@ -327,6 +329,7 @@ class Recovery:
     covariance         (N, N) of the shares' error, where the method knows it
     shared_covariance  (N, N) the part of it that every round seen with the same images shares
     lr                 learning rate estimated, and its standard deviation, where none was given
+    posterior          distribution of the shares, where the method computed it itself
     """
 
     shares: Tensor
@@ -339,3 +342,4 @@ class Recovery:
     covariance: Tensor | None = None
     shared_covariance: Tensor | None = None
     lr: tuple[float, float] | None = None
+    posterior: Posterior | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlu_cli.attacks import (
+    bayes,
     dimitrov,
     ebi,
     emulation,
@@ -27,6 +28,7 @@ ATTACKS: dict[str, Method] = {
     "rlu": rlu.METHOD,
     "path": path.METHOD,
     "fusion": fusion.METHOD,
+    "bayes": bayes.METHOD,
     "emulation": emulation.METHOD,
     "idlg": idlg.METHOD,
     "gi": gradinversion.METHOD,

@@ -46,7 +46,7 @@ def of_update(
     """
     gradient, count = evidence.gradient, directions.shape[1]
     assert gradient.bias is not None
-    errors, error_products = _errors(evidence, interpolation, points, directions)
+    errors, error_products = errors(evidence, interpolation, points, directions)
     measurements = [_rows_of_update(evidence, interpolation, -gradient.bias, errors)]
     if count:
         observed = -(gradient.weight @ directions).flatten()
@@ -54,7 +54,7 @@ def of_update(
     return measurements
 
 
-def _errors(
+def errors(
     evidence: Evidence, interpolation: Interpolation, points: Tensor, directions: Tensor
 ) -> tuple[Tensor, Tensor]:
     """e_y - p (A, N) and (e_y - p) eᵀV (A, N r), averaged over the interpolation points.
@@ -64,7 +64,7 @@ def _errors(
     labels = interpolation.outputs[0].labels.cpu()
     targets = torch.nn.functional.one_hot(labels, evidence.classes).double()
     targets = targets * (1 - evidence.smoothing) + evidence.smoothing / evidence.classes
-    errors = targets - _averaged_over(
+    errors = targets - averaged_over(
         points, [outputs.probabilities for outputs in interpolation.outputs]
     )
     error_products = torch.zeros(
@@ -81,7 +81,7 @@ def _errors(
     return errors, error_products
 
 
-def _averaged_over(points: Tensor, values: Sequence[Tensor]) -> Tensor:
+def averaged_over(points: Tensor, values: Sequence[Tensor]) -> Tensor:
     """Weighted mean Σ_s w_s x_s over the interpolation points; the weights sum to 1."""
     total = torch.zeros_like(values[0])
     for weight, at_point in zip(points, values, strict=True):
@@ -123,7 +123,7 @@ def of_mean(
     shares      (N,) last estimate, weights of the changes of the class means
     importance  (A,) weight of each image within its class
     """
-    per_image_values = _averaged_over(points, mean.inputs)
+    per_image_values = averaged_over(points, mean.inputs)
     change = mean.inputs[-1] - mean.inputs[0]
     nuisance_directions = shares @ class_means(change, labels, len(shares), importance)
     return Measurement(

@@ -14,6 +14,8 @@ from rlu_cli.types import Status
 
 _SUM_ROW = 1e3  # weight of the row Σz = 1, relative to the largest entry of A
 
+_TINY = 1e-12  # relative jitter of a covariance
+
 
 @dataclass(frozen=True)
 class Shares:
@@ -82,6 +84,21 @@ def mixture(columns: Tensor, signal: Tensor, free: Tensor | None = None) -> Shar
     scale = None if free is None else float(solution[classes])
     shares = torch.from_numpy(solution[:classes])
     return Shares(shares, residual, _condition(matrix[:, :classes]), status, scale)
+
+
+def nearest_shares(centre: Tensor, covariance: Tensor) -> Tensor:
+    """Shares z ≥ 0, Σz = 1, nearest to `centre` in units of its error, (N,).
+
+    centre      (N,)    summing to 1
+    covariance  (N, N)  of its error on the plane Σz = 1
+    """
+    classes = len(centre)
+    centring = torch.eye(classes, dtype=torch.float64) - 1 / classes
+    plane = torch.linalg.qr(centring[:, 1:])[0]
+    inside = plane.T @ covariance @ plane
+    root = torch.linalg.cholesky(inside + torch.eye(classes - 1) * _TINY * inside.diagonal().mean())
+    columns = torch.linalg.solve_triangular(root, plane.T, upper=False)
+    return mixture(columns, columns @ centre).shares
 
 
 def cone(columns: Tensor, signal: Tensor) -> Tensor | None:
