@@ -46,8 +46,8 @@ def of_update(
     """
     gradient, count = evidence.gradient, directions.shape[1]
     assert gradient.bias is not None
-    errors, error_products = errors(evidence, interpolation, points, directions)
-    measurements = [_rows_of_update(evidence, interpolation, -gradient.bias, errors)]
+    rows, error_products = errors(evidence, interpolation, points, directions)
+    measurements = [_rows_of_update(evidence, interpolation, -gradient.bias, rows)]
     if count:
         observed = -(gradient.weight @ directions).flatten()
         measurements.append(_rows_of_update(evidence, interpolation, observed, error_products))

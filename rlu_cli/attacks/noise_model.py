@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ def row_blocks(
 def _update_rows(
     evidence: Evidence, interpolation: Interpolation, points: Tensor, importance: Tensor
 ) -> RowBlock:
-    """Bias update u and, without BatchNorm means, ΔW V, with e_y - p and (e_y - p) eᵀV per image."""
+    """Bias update u, with e_y - p; without BatchNorm means also ΔW V, with (e_y - p) eᵀV."""
     labels, classes = interpolation.outputs[0].labels.cpu(), evidence.classes
     directions = _directions(evidence, interpolation)
 
@@ -236,7 +237,7 @@ class NoiseModel:
         self._within: ClassCovariances = class_covariances(values, labels, importance)
         widths = [len(block.observed) for block in rows]
         ends = np.cumsum([0, *widths])
-        self._slices = [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        self._slices = [slice(int(a), int(b)) for a, b in pairwise(ends)]
         self._uneven = self._unevenness(widths)
         self._scaled = torch.cat(
             [torch.full((width,), block.update) for block, width in zip(rows, widths, strict=True)]

@@ -232,7 +232,7 @@ def _draws(quantiles: _Array, covariance: _Array) -> _Array:
 def _at(table: _Array, level: float | _Array) -> _Array:
     """Quantiles of every marginal (N,) at a level, or of a single one at several levels."""
     if np.ndim(level):
-        return np.interp(level, _LEVELS, table[0])
+        return np.asarray(np.interp(level, _LEVELS, table[0]))
     place = np.clip(level * len(_LEVELS) - 0.5, 0, len(_LEVELS) - 1)
     below = int(place)
     above = min(below + 1, len(_LEVELS) - 1)

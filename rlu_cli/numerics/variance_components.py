@@ -141,7 +141,7 @@ class _Plane:
     def cost(self, sizes: _Array) -> float:
         """-2 log restricted likelihood and log prior of the sizes."""
         try:
-            factor = np.linalg.cholesky(self._noise(sizes))
+            factor: _Array = np.linalg.cholesky(self._noise(sizes)).astype(np.float64)
         except np.linalg.LinAlgError:
             return _UNUSABLE
         columns, target = self._white(factor)
@@ -153,7 +153,7 @@ class _Plane:
 
     def solved(self, sizes: _Array, cost: float) -> Fit:
         """The estimate at given sizes."""
-        factor = np.linalg.cholesky(self._noise(sizes))
+        factor: _Array = np.linalg.cholesky(self._noise(sizes)).astype(np.float64)
         columns, target = self._white(factor)
         information = columns.T @ columns + np.eye(columns.shape[1]) / _WIDEST**2
         inverse = np.linalg.inv(information)
