@@ -14,10 +14,10 @@ from rlu_cli.audit.expected_accuracy import ExpectedAccuracy
 from rlu_cli.audit.finding import CaseFinding, MethodFinding
 from rlu_cli.audit.joint_estimate import JointEstimate
 from rlu_cli.audit.scoring import Score
+from rlu_cli.audit.verdict import UNRELIABLE, Verdict
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.build import Case
 from rlu_cli.errors import UsageError, printable
-from rlu_cli.numerics.intervals import count_intervals, share_intervals
 from rlu_cli.reports import FORMATS, Report, build_calibration, build_report
 from rlu_cli.reports.html import finding_html, table_html
 from rlu_cli.reports.json_text import as_dict
@@ -74,15 +74,25 @@ class Finding:
 
         At the setting `confidence`; None for a method that does not know its error.
         """
-        recovery, case = self._recovery, self.case_finding.case
-        if recovery.covariance is None:
+        known = self.first.credibility
+        if known is None:
             return None
-        known, confidence = (recovery.shares, recovery.covariance), case.value("confidence")
-        if case.plan.total is None:
-            low, high = share_intervals(*known, confidence)
-        else:
-            low, high = count_intervals(*known, case.plan.total, confidence)
+        low, high = known.low, known.high
+        if known.count_low is not None and known.count_high is not None:
+            low, high = known.count_low, known.count_high
         return self._by_class(list(zip(low.tolist(), high.tolist(), strict=True)))
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the answer is reliable, rough or unreliable, with the most likely cause."""
+        assert self.first.verdict is not None
+        return self.first.verdict
+
+    @property
+    def expected_iacc(self) -> tuple[float, float, float] | None:
+        """Expected iAcc and the bounds of its interval; None where the error is not known."""
+        known = self.first.credibility
+        return None if known is None else known.expected_iacc
 
     @property
     def warnings(self) -> tuple[FindingWarning, ...]:
@@ -98,8 +108,8 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether the estimate converged and tells more than a uniform guess."""
-        return self._recovery.status.ok
+        """Whether the estimate converged and is not unreliable."""
+        return self._recovery.status.ok and self.verdict.level != UNRELIABLE
 
     @property
     def score(self) -> Score | None:

@@ -33,10 +33,15 @@ def method_for(evidence: Evidence, *, buffers: bool, noise: bool) -> Choice:
             "the client's update is not linear in its gradients, but virtual clients can train the "
             "same way",
         ),
-        (buffers, "fusion", "the BatchNorm buffers hold statistics of the client's batches"),
+        (
+            not evidence.lr_known,
+            "fusion",
+            "the learning rate is not known, and the BatchNorm buffers show the labels without it",
+        ),
+        (buffers, "bayes", "the BatchNorm buffers hold statistics of the client's batches"),
         (
             learned_something(evidence),
-            "fusion",
+            "bayes",
             "the model is trained, and the weight update shows how large the client's errors are",
         ),
         (True, "rlu", "the model is untrained and has no BatchNorm buffers"),

@@ -43,6 +43,7 @@ class _Solution:
 
     cost       -2 log of the marginal likelihood and the prior
     extra      (N,) variance of the shares because λ may differ from class to class
+    shared     (N, N) covariance of the shares from the error of the class means
     """
 
     ratio: float
@@ -52,6 +53,7 @@ class _Solution:
     points: Tensor
     cost: float
     extra: Tensor
+    shared: Tensor
 
 
 def bayes(evidence: Evidence) -> Recovery:
@@ -62,7 +64,7 @@ def bayes(evidence: Evidence) -> Recovery:
     the ratio λ of the client's errors to the server's is integrated over. The reported shares have
     the largest expected iAcc.
     """
-    interpolation = evidence[INTERPOLATION]
+    interpolation = _usable(evidence)
     if not interpolation.means and not (evidence.linear and evidence.lr_known):
         return shared(evidence, torch.zeros(evidence.classes), notes=interpolation.notes)
     total = None if evidence.total is None else evidence.total // evidence.passes
@@ -73,19 +75,32 @@ def bayes(evidence: Evidence) -> Recovery:
     found = posterior(centre, covariance, total)
     if found is None:
         return shared(evidence, torch.zeros(evidence.classes), Status.UNSOLVED)
-    found = found.widened(sum_of(weights, [one.extra for one in solutions]))
-    return _answer(evidence, found, centre, solutions, weights, moved)
+    extra = sum_of(weights, [one.extra for one in solutions])
+    estimate = centre, covariance, extra
+    return _answer(evidence, found.widened(extra), estimate, solutions, weights, moved)
+
+
+def _usable(evidence: Evidence) -> Interpolation:
+    """The interpolation, without BatchNorm means that say nothing of the labels.
+
+    In a network that does not separate the classes yet, their means differ by less than the inputs
+    of the layer drift over the round.
+    """
+    interpolation = evidence[INTERPOLATION]
+    useful = _separates(interpolation) or not (evidence.linear and evidence.lr_known)
+    return interpolation if useful else replace(interpolation, means=())
 
 
 def _answer(
     evidence: Evidence,
     found: Posterior,
-    centre: Tensor,
+    estimate: tuple[Tensor, Tensor, Tensor],
     solutions: Sequence[_Solution],
     weights: Tensor,
     moved: Round,
 ) -> Recovery:
     best = solutions[int(weights.argmax())]
+    centre, covariance, extra = estimate
     ratios = torch.tensor([one.ratio for one in solutions]).double()
     named = [one.fitted.named(one.problem) for one in solutions]
     answer = shared(
@@ -100,11 +115,11 @@ def _answer(
         concentration=found.alpha,
         folds=moved.folds,
     )
-    deviations = found.draws - found.draws.mean(0)
     return replace(
         answer,
         unconstrained=centre,
-        covariance=deviations.T @ deviations / len(deviations),
+        covariance=covariance + _on_plane(extra),
+        shared_covariance=sum_of(weights, [one.shared for one in solutions]),
         posterior=found,
     )
 
@@ -165,7 +180,11 @@ def _solve(
         shares = _constrained(fitted)
         if evidence.linear:
             points = progress(evidence, interpolation, _mixed(shares), confidence)
-    return _Solution(ratio, beta, fitted, problem, points, fitted.cost, torch.zeros_like(shares))
+    gain = torch.from_numpy(fitted.gain)
+    of_means = model.of_means(_mixed(shares), math.exp(fitted.sizes[0]))
+    shared_part = gain @ of_means @ gain.T
+    none = torch.zeros_like(shares)
+    return _Solution(ratio, beta, fitted, problem, points, fitted.cost, none, shared_part)
 
 
 def _weighed(one: _Solution, node: float, total: int | None) -> _Solution | None:
@@ -194,6 +213,12 @@ def _class_gaps(one: _Solution) -> Tensor:
     shares = _shares(one)
     spread = torch.diag(shares) - torch.outer(shares, shares)
     return spread.square().sum(1) * relative**2
+
+
+def _on_plane(variance: Tensor) -> Tensor:
+    """Covariance (N, N) of independent errors (N,), projected on the plane Σz = 1."""
+    centring = torch.eye(len(variance), dtype=torch.float64) - 1 / len(variance)
+    return centring @ torch.diag(variance) @ centring
 
 
 def _estimate(one: _Solution) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,9 @@ _EXTRA_ROWS = 30  # of a compressed layer, beyond those that separate classes or
 _FLOOR = 1e-9  # relative variance added to every row: some rows do not vary
 # Prior scales: of the discrepancy between images in units of the variance within a class (1/τ² is
 # an effective number of images), of errors of the path and drifts in units of the whole round.
-_DISCREPANCY, _PATH, _DRIFT = 0.1, 0.1, 1.0
+# And of a layer whose inputs change otherwise, in units of the variance within the classes.
+_DISCREPANCY, _PATH, _DRIFT, _MISFIT = 0.1, 0.1, 1.0, 0.01
+_ANYWHERE = 1 / 12  # variance of a position that may be anywhere on the path
 _NOISE_SCALE = 0.5  # prior standard deviation of log ω
 _CLASSES_PER_ROW = 4
 _SEED = 0
@@ -204,13 +206,11 @@ def round_of(evidence: Evidence, interpolation: Interpolation) -> Round:
     """
     if evidence.steps == 1 or not evidence.lr_known:
         return Round(0.0)
-    embedding = torch.stack([o.embeddings.double().cpu().mean(0) for o in interpolation.outputs])
-    mean = embedding.mean(0)
-    spread = torch.stack(
-        [(o.probabilities * (1 - o.probabilities)).mean() for o in interpolation.outputs]
-    )
+    outputs = interpolation.outputs
+    mean = torch.stack([one.embeddings.double().cpu().mean(0) for one in outputs]).mean(0)
+    spread = [float((one.probabilities * (1 - one.probabilities)).mean()) for one in outputs]
     rate = evidence.lr * float(evidence.weights[-1].sum()) * (1 + float(mean @ mean))
-    return Round(rate * float(spread.mean()))
+    return Round(rate * sum(spread) / len(spread))
 
 
 class NoiseModel:
@@ -264,11 +264,19 @@ class NoiseModel:
             deviation=_NOISE_SCALE,
         )
 
+    def of_means(self, shares: Tensor, discrepancy: float) -> Tensor:
+        """The part of the noise (D, D) that all rounds seen with the same images share.
+
+        discrepancy  τ², estimated
+        """
+        within = self._within
+        return within.mixed(shares.square() * (1 / within.effective + discrepancy))
+
     def _known(self, shares: Tensor) -> Tensor:
         """Noise from the finite numbers of images, uneven steps and rounding, (D, D)."""
         within, sampling = self._within, self._sampling
         of_images = within.mixed(shares) * (1 / sampling.distinct + self._uneven)
-        of_means = within.mixed(shares.square() / within.effective)
+        of_means = self.of_means(shares, 0.0)
         of_labels = within.means.T @ (torch.diag(shares) - torch.outer(shares, shares))
         noise = of_images + of_means + of_labels @ within.means * self._uneven
         variances = noise.diagonal().clone()
@@ -280,12 +288,18 @@ class NoiseModel:
         discrepancy = self._within.mixed(shares.square())
         found = [Component("discrepancy", discrepancy.numpy(), _DISCREPANCY)]
         for block, rows in zip(self.rows, self._slices, strict=True):
+            if not block.update:
+                part = torch.zeros_like(discrepancy)
+                part[rows, rows] = self._within.mixed(shares)[rows, rows]
+                found.append(Component(f"misfit of {block.name}", part.numpy(), _MISFIT))
             if not bool(block.drift.any()):
                 continue
             part = torch.zeros_like(discrepancy)
             part[rows, rows] = _of_drift(shares, block.drift)
-            name = "path" if block.update else f"drift of {block.name}"
-            found.append(Component(name, part.numpy(), _PATH if block.update else _DRIFT))
+            if block.update:
+                found.append(Component("path", part.numpy(), _PATH, _ANYWHERE))
+            else:
+                found.append(Component(f"drift of {block.name}", part.numpy(), _DRIFT))
         return tuple(found)
 
     def _path_error(self, shares: Tensor) -> Tensor:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import nn
 
 from rlu_cli.attacks import ATTACKS, concerns, method_for
 from rlu_cli.attacks import AUTO as AUTO_METHOD
+from rlu_cli.attacks.method import learned_something
+from rlu_cli.attacks.noise_model import round_of
+from rlu_cli.attacks.observations import INTERPOLATION
 from rlu_cli.audit.applicability import refusal, refuse_noise_on_trained, require_any
 from rlu_cli.audit.assumptions import assumptions
+from rlu_cli.audit.credibility import credibility, posterior_of
 from rlu_cli.audit.diagnostics import (
     estimate_warnings,
     method_warnings,
@@ -21,6 +27,7 @@ from rlu_cli.audit.finding import CaseFinding, MethodFinding
 from rlu_cli.audit.identifiability import check_informative, identifiability_warnings
 from rlu_cli.audit.learning_rate import inferred_rate, rate_warnings
 from rlu_cli.audit.scoring import score, uniform_floor
+from rlu_cli.audit.verdict import Circumstances, verdict
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.case.build import Case
 from rlu_cli.case.hypotheses import ModelHypothesis
@@ -36,7 +43,9 @@ from rlu_cli.evidence.model_selection import choose
 from rlu_cli.evidence.observations import Scene
 from rlu_cli.models.input_scaling import AUTO, parse_normalisation
 from rlu_cli.settings.parsers import INFER
-from rlu_cli.types import Evidence, Head, ProgressCallback, Setting
+from rlu_cli.types import Evidence, Head, Observation, ProgressCallback, Setting
+
+JUDGE = "bayes"  # whose posterior judges methods that do not know their own error
 
 
 def attack(
@@ -65,11 +74,12 @@ def attack(
     evidence = assemble(case, offset, ends)
     methods, chosen = _chosen(case, evidence, methods)
     require_any(case, methods)
-    needs = {need for m in methods if refusal(m, case) is None for need in ATTACKS[m].needs}
+    needs = _needs(case, methods)
     evidence = observe(Scene(case, model, config, evidence, progress), needs)
     diagnostics = update_diagnostics(case, evidence)
     refuse_noise_on_trained(case, evidence, diagnostics)
     found = tuple(replace(_run(n, case, evidence), chosen=chosen.get(n)) for n in methods)
+    found = _judged(case, evidence, found)
     return CaseFinding(
         case=case,
         settings=_with_inferred(case, selected, found, training=config.training),
@@ -111,6 +121,53 @@ def _chosen(
     choice = method_for(evidence, buffers=bool(case.pair.steps), noise=is_noise(case.auxiliary))
     named = [choice.method if name == AUTO_METHOD else name for name in methods]
     return tuple(dict.fromkeys(named)), {choice.method: choice.reason}
+
+
+def _needs(case: Case, methods: Sequence[str]) -> set[Observation[Any]]:
+    """The observations that the methods need, and the one that judges them all."""
+    usable = [ATTACKS[name] for name in methods if refusal(name, case) is None]
+    needs = {need for method in usable for need in method.needs}
+    return needs | (set() if is_noise(case.auxiliary) else ATTACKS[JUDGE].needs)
+
+
+def _judged(
+    case: Case, evidence: Evidence, found: Sequence[MethodFinding]
+) -> tuple[MethodFinding, ...]:
+    """The findings with what is known of their errors, and verdicts.
+
+    A method that does not know its own error is judged by the posterior of the first that does, and
+    of `bayes` if there is none.
+    """
+    each = None if case.plan.total is None else case.plan.total // evidence.passes
+    recoveries = [one.recovery for one in found if one.recovery is not None]
+    known = (posterior_of(one, each) for one in recoveries if one.status.ok)
+    reference = next((one for one in known if one is not None), None)
+    if reference is None and not is_noise(case.auxiliary):
+        reference = ATTACKS[JUDGE].attack(evidence).posterior
+    circumstances = _circumstances(case, evidence)
+    judged = []
+    for one in found:
+        if one.recovery is None:
+            judged.append(one)
+            continue
+        worth = credibility(
+            one.recovery,
+            reference,
+            total=case.plan.total,
+            passes=evidence.passes,
+            confidence=case.value("confidence"),
+        )
+        judgement = verdict(one.recovery, worth, circumstances)
+        judged.append(replace(one, credibility=worth, verdict=judgement))
+    return tuple(judged)
+
+
+def _circumstances(case: Case, evidence: Evidence) -> Circumstances:
+    folds = 0.0
+    if not is_noise(case.auxiliary):
+        folds = round_of(evidence, evidence[INTERPOLATION]).folds
+    images = torch.bincount(case.auxiliary.labels, minlength=case.auxiliary.classes)
+    return Circumstances(None, int(images.min()), folds, learned_something(evidence))
 
 
 def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:

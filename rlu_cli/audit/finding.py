@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from rlu_cli.audit.credibility import Credibility
 from rlu_cli.audit.scoring import Score
+from rlu_cli.audit.verdict import Verdict
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.build import Case
 from rlu_cli.case.hypotheses import ModelHypothesis
@@ -24,6 +26,8 @@ class MethodFinding:
     score     against the truth; None without truth or counts
     refused   why the method cannot be used; None if it can
     chosen    why `auto` chose the method; None if the user did
+    credibility  what is known of the error; None if nothing is, or without a recovery
+    verdict   whether the answer can be relied on; None without a recovery
     """
 
     method: str
@@ -32,6 +36,8 @@ class MethodFinding:
     warnings: tuple[FindingWarning, ...]
     refused: str | None = None
     chosen: str | None = None
+    credibility: Credibility | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,13 @@ class Component:
     name        for the report
     covariance  V (D, D)
     scale       prior scale of θ: √θ is exponential with mean √scale
+    largest     bound of θ
     """
 
     name: str
     covariance: _Array
     scale: float
+    largest: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Fit:
     degrees        of freedom
     sizes          log θ of the components, then log ω
     cost           -2 log restricted likelihood, priors of the sizes included
+    gain           (N, D) by which an error of y moves z
     """
 
     unconstrained: _Array
@@ -81,13 +84,18 @@ class Fit:
     degrees: int
     sizes: _Array
     cost: float
+    gain: _Array
 
     def named(self, problem: Problem) -> dict[str, float]:
         """The sizes by name."""
         names = [one.name for one in problem.components] + ["noise scale"] * bool(
             problem.scaled.any()
         )
-        return {name: float(math.exp(size)) for name, size in zip(names, self.sizes, strict=True)}
+        largest = [one.largest for one in problem.components] + [math.inf]
+        return {
+            name: min(math.exp(size), bound)
+            for name, size, bound in zip(names, self.sizes, largest, strict=False)
+        }
 
 
 def fit(problem: Problem, start: _Array | None = None) -> Fit:
@@ -167,6 +175,7 @@ class _Plane:
             degrees=degrees,
             sizes=sizes,
             cost=cost,
+            gain=self._basis @ inverse @ solve_triangular(factor.T, columns).T,
         )
 
     def _white(self, factor: _Array) -> tuple[_Array, _Array]:
@@ -177,7 +186,7 @@ class _Plane:
         problem = self._problem
         total = problem.known.copy()
         for one, size in zip(problem.components, sizes, strict=False):
-            total += math.exp(size) * one.covariance
+            total += min(math.exp(size), one.largest) * one.covariance
         if problem.scaled.any():
             root = np.where(problem.scaled, math.exp(sizes[-1] / 2), 1.0)
             total = total * np.outer(root, root)

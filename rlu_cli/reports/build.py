@@ -80,6 +80,7 @@ def build_report(
         readings=hypotheses,
         assumptions=_assumptions(finding, redact=redact),
         result=first.result,
+        verdict=first.result.verdict,
         metrics=first.metrics,
         diagnostics={**finding.diagnostics, **first.diagnostics},
         warnings=notices(finding.warnings, redact=redact)

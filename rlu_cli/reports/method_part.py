@@ -8,20 +8,22 @@ from typing import Any
 from torch import Tensor
 
 from rlu_cli.attacks import ATTACKS, COUNTS, SET
+from rlu_cli.audit.credibility import Credibility
 from rlu_cli.audit.finding import CaseFinding, MethodFinding
 from rlu_cli.audit.identifiability import unidentifiable
 from rlu_cli.audit.scoring import Score
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.errors import printable
-from rlu_cli.numerics.intervals import count_intervals, share_intervals
 from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.reports.schema import (
     LONGEST_TEXT,
     ClassCount,
+    Interval,
     MethodResult,
     Metrics,
     Notice,
     Result,
+    VerdictPart,
 )
 from rlu_cli.types import Recovery
 
@@ -33,19 +35,21 @@ def method_part(finding: CaseFinding, found: MethodFinding, *, redact: bool) -> 
         title=ATTACKS[found.method].title,
         refused=found.refused,
         chosen=found.chosen,
-        result=None if recovery is None else _result(finding, recovery, redact=redact),
+        result=None if recovery is None else _result(finding, found, recovery, redact=redact),
         metrics=_metrics(found.score, finding.floor),
         diagnostics={} if recovery is None else dict(recovery.diagnostics),
         warnings=notices(found.warnings, redact=redact),
     )
 
 
-def _result(finding: CaseFinding, recovery: Recovery, *, redact: bool) -> Result:
+def _result(
+    finding: CaseFinding, found: MethodFinding, recovery: Recovery, *, redact: bool
+) -> Result:
     names, present = finding.case.auxiliary.class_names, recovery.present
     shares = recovery.shares.tolist()
     counts = [None] * len(names) if recovery.counts is None else recovery.counts.tolist()
     per_pass = _per_pass(finding, recovery.counts)
-    known = {**_bounds(finding, recovery), **_unidentifiable(recovery)}
+    known = {**_bounds(found.credibility), **_unidentifiable(recovery)}
     rows = [
         ClassCount(index=n, name=None, count=None, share=None)
         if redact
@@ -67,21 +71,34 @@ def _result(finding: CaseFinding, recovery: Recovery, *, redact: bool) -> Result
         passes=finding.case.plan.passes,
         status=recovery.status.value,
         ok=recovery.status.ok,
+        **_worth(found),
     )
 
 
-def _bounds(finding: CaseFinding, recovery: Recovery) -> dict[str, list[Any]]:
-    """Intervals of shares and counts by field; nothing where the method does not know its error."""
-    if recovery.covariance is None:
+def _bounds(known: Credibility | None) -> dict[str, list[Any]]:
+    """Intervals of shares and counts by field; nothing where the error is not known."""
+    if known is None:
         return {}
-    confidence, total = finding.case.value("confidence"), finding.case.plan.total
-    known = recovery.shares, recovery.covariance
-    low, high = share_intervals(*known, confidence)
-    found = {"share_low": low.tolist(), "share_high": high.tolist()}
-    if total is not None:
-        low, high = count_intervals(*known, total, confidence)
-        found |= {"low": low.tolist(), "high": high.tolist()}
+    found = {"share_low": known.low.tolist(), "share_high": known.high.tolist()}
+    if known.count_low is not None and known.count_high is not None:
+        found |= {"low": known.count_low.tolist(), "high": known.count_high.tolist()}
     return found
+
+
+def _worth(found: MethodFinding) -> dict[str, Any]:
+    """Expected accuracy and verdict of an answer, by field."""
+    known, judged = found.credibility, found.verdict
+    part = None
+    if judged is not None:
+        part = VerdictPart(level=judged.level, cause=judged.cause, advice=judged.advice)
+    if known is None:
+        return {"verdict": part}
+    value, low, high = known.expected_iacc
+    return {
+        "expected_iacc": Interval(value=value, low=low, high=high),
+        "expected_floor": known.floor,
+        "verdict": part,
+    }
 
 
 def _unidentifiable(recovery: Recovery) -> dict[str, list[Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 LONGEST_TEXT = 4096  # characters of a path or name in a report
 
 
@@ -37,6 +37,22 @@ class ClassCount(_Part):
     )
 
 
+class Interval(_Part):
+    """A figure to expect, and its interval at --confidence."""
+
+    value: float
+    low: float
+    high: float
+
+
+class VerdictPart(_Part):
+    """Whether the answer can be relied on; the cause where it cannot."""
+
+    level: str = Field(description="reliable, rough or unreliable")
+    cause: str | None = Field(None, description="the one most likely cause, as a sentence")
+    advice: str | None = Field(None, description="what to do about it")
+
+
 class Result(_Part):
     """Label counts of one client."""
 
@@ -48,6 +64,13 @@ class Result(_Part):
     ok: bool = Field(
         description="whether the estimate converged and tells more than a uniform guess"
     )
+    expected_iacc: Interval | None = Field(
+        None, description="from the posterior of the shares; null where the error is not known"
+    )
+    expected_floor: float | None = Field(
+        None, description="expected iAcc of a uniform guess, from the same posterior"
+    )
+    verdict: VerdictPart | None = None
 
 
 class Metrics(_Part):
@@ -221,6 +244,7 @@ class Report(_Part):
     readings: list[Hypothesis] = Field(description="`hypotheses`, under its name up to 1.2")
     assumptions: list[str]
     result: Result
+    verdict: VerdictPart | None = Field(None, description="that of the first method to answer")
     metrics: Metrics | None
     diagnostics: dict[str, Any]
     warnings: list[Notice]

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlu_cli.audit.diagnostics import OF_METHOD
+from rlu_cli.audit.verdict import RELIABLE, ROUGH, UNRELIABLE
 from rlu_cli.reports.by_method import by_method, scores
 from rlu_cli.reports.columns import bar, bar_length, class_name, hidden_line, shown_rows
 from rlu_cli.reports.expected import expected_lines
@@ -38,6 +39,8 @@ def render(report: Report, *, terminal: bool = False) -> str:
         highlight=False,
         soft_wrap=not terminal,
     )
+    for line in _verdict(report):
+        console.print(line)
     for line in report.assumptions:
         console.print(f"[dim]{escape(line)}[/dim]")
     for method in report.methods:
@@ -59,6 +62,29 @@ def render(report: Report, *, terminal: bool = False) -> str:
     for line in _closing(report):
         console.print(line)
     return text.getvalue()
+
+
+_COLOURS = {RELIABLE: "green", ROUGH: "yellow", UNRELIABLE: "red"}
+
+
+def _verdict(report: Report) -> Iterator[str]:
+    """Whether to rely on the answer, what accuracy to expect, and what to do about it."""
+    judged = report.verdict
+    if judged is None:
+        return
+    because = f": {judged.cause}" if judged.cause else ""
+    colour = _COLOURS[judged.level]
+    yield f"[bold {colour}]{judged.level}[/bold {colour}]{escape(because)}"
+    expected = report.result.expected_iacc
+    if expected is None:
+        yield "expected iAcc: unknown"
+    else:
+        yield escape(
+            f"expected iAcc: {expected.value:.3f} ({_level(report)}: {expected.low:.3f} to "
+            f"{expected.high:.3f}); uniform guess {report.result.expected_floor:.3f}"
+        )
+    if judged.advice:
+        yield escape(f"next: {judged.advice}")
 
 
 def _hypotheses(report: Report) -> Table | None:
@@ -121,9 +147,7 @@ def _counts(report: Report, width: int) -> Table | None:
     table.add_column("count", justify="right", no_wrap=True)
     if report.result.passes > 1:
         table.add_column("per pass", justify="right", no_wrap=True)
-    bounded = any(row.share_low is not None for row in rows)
-    if bounded:
-        table.add_column(_level(report), justify="right", no_wrap=True)
+    table.add_column(_level(report), justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     length = bar_length(width)
     if length:
@@ -133,8 +157,7 @@ def _counts(report: Report, width: int) -> Table | None:
         counts = [_whole(row.count)]
         if report.result.passes > 1:
             counts.append(_whole(row.per_pass))
-        if bounded:
-            counts.append(_interval(row))
+        counts.append(_interval(row))
         share = f"{(row.share or 0.0):.1%}"
         name = Text(class_name(row))
         table.add_row(name, *counts, share, *[bar(row.share, largest, length)] * bool(length))
@@ -151,6 +174,8 @@ def _interval(row: ClassCount) -> str:
     """Bounds of the count, or of the share where K is not known."""
     if row.low is not None:
         return f"{row.low}–{row.high}"
+    if row.share_low is None:
+        return "unknown"
     return f"{row.share_low or 0.0:.1%}–{row.share_high or 0.0:.1%}"
 
 
