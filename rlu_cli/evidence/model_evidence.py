@@ -32,6 +32,8 @@ _MIXES = ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))  # weights of both ends of the rou
 _RIDGE = 1e-6  # relative, of a Gram matrix that may be singular
 _STILL = 1e-5  # movement of a unit, over that of the median one, up to which it did not move
 _INACTIVE = 1e-7  # size of an activation, over the mean one, up to which it is zero
+_NEWTON_STEPS = 30
+_HALVINGS = 20  # of a Newton step, until it is an improvement
 _SLIP = 0.05  # probability that a unit moves or not for another reason
 _DEAD = 1e-3  # of the median channel's variance: added to all, since some channels are constant
 _UNMOVED = (0.0, 1.0)  # running mean and variance of a layer that has seen nothing
@@ -166,25 +168,41 @@ def calibrated_losses(found: Outputs) -> Tensor:
     overconfident model comparable with a cautious one, the shift a client's with another's: its
     model prefers its own classes.
     """
-    logits, labels = found.logits.double().cpu(), found.labels.cpu()
+    labels = found.labels.cpu()
+    logits = found.logits.double().cpu()
     logits = logits - logits.mean(0)
-    size = float(logits.std().clamp_min(1e-12))
-    logits = logits / size
-    scale = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    shift = torch.zeros(logits.shape[1], dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([scale, shift], max_iter=40, line_search_fn="strong_wolfe")
+    logits = logits / logits.std().clamp_min(1e-12)
+    targets = torch.nn.functional.one_hot(labels, logits.shape[1]).double()
 
-    def losses() -> Tensor:
-        return torch.nn.functional.cross_entropy(scale * logits + shift, labels, reduction="none")
+    def losses(at: Tensor) -> Tensor:
+        scores = at[0] * logits + at[1:]
+        return scores.logsumexp(1) - (scores * targets).sum(1)
 
-    def closure() -> Tensor:
-        solver.zero_grad()
-        value = losses().sum() + (shift @ shift) / 2
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+    def value(at: Tensor) -> float:
+        return float(losses(at).sum() + (at[1:] @ at[1:]) / 2)
 
-    solver.step(closure)  # type: ignore[no-untyped-call]
-    return losses().detach()
+    found_at = torch.zeros(logits.shape[1] + 1, dtype=torch.float64)
+    for _ in range(_NEWTON_STEPS):
+        step, least = _newton_step(logits, targets, found_at), value(found_at)
+        sizes = (0.5**halvings for halvings in range(_HALVINGS))
+        size = next((one for one in sizes if value(found_at - one * step) < least), 0.0)
+        if size == 0.0:
+            break
+        found_at = found_at - size * step
+    return losses(found_at)
+
+
+def _newton_step(logits: Tensor, targets: Tensor, at: Tensor) -> Tensor:
+    """H⁻¹ g of `calibrated_losses` at (a, b), (N + 1,)."""
+    probabilities = (at[0] * logits + at[1:]).softmax(1)
+    errors, mean = probabilities - targets, (probabilities * logits).sum(1)
+    gradient = torch.cat([(errors * logits).sum().view(1), errors.sum(0) + at[1:]])
+    hessian = torch.eye(len(at), dtype=torch.float64)
+    hessian[1:, 1:] += torch.diag(probabilities.sum(0)) - probabilities.T @ probabilities
+    hessian[0, 0] += (probabilities * logits**2).sum() - mean @ mean
+    hessian[0, 1:] = hessian[1:, 0] = (probabilities * (logits - mean[:, None])).sum(0)
+    step: Tensor = torch.linalg.solve(hessian, gradient)
+    return step
 
 
 def norm_distances(

@@ -248,7 +248,7 @@ def test_scalings_that_change_nothing_need_not_be_given(
     pair = write_pair(tmp_path / "pair", before, after)
     words = ["attack", *pair, "--aux", str(world.aux), "--lr", "0.1", "--epochs", "1"]
     words += ["--model", "flat.py:Net", "--image-size", "32", "--format", "json"]
-    report = rlu(*words, status=None).report
+    report = rlu(*words).report
     assert len({r["normalize"] for r in report["readings"]}) == 7
     assert not any(line.startswith("averaged") for line in report["assumptions"])
 
