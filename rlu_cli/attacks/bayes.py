@@ -223,11 +223,13 @@ def _on_plane(variance: Tensor) -> Tensor:
 
 def _estimate(one: _Solution) -> tuple[Tensor, Tensor]:
     """Unconstrained shares and covariance, inflated if the rows fit worse than they should."""
-    inflation = max(1.0, one.fitted.chi_square)
-    return (
-        torch.from_numpy(one.fitted.unconstrained),
-        torch.from_numpy(one.fitted.covariance) * inflation,
-    )
+    centre = torch.from_numpy(one.fitted.unconstrained)
+    covariance = torch.from_numpy(one.fitted.covariance)
+    outside = centre - _shares(one)
+    distance = outside @ torch.linalg.pinv(covariance, hermitian=True) @ outside
+    # Shares far below 0, in units of their error, are a misfit too.
+    inflation = max(1.0, one.fitted.chi_square, float(distance) / (len(centre) - 1))
+    return centre, covariance * inflation
 
 
 def _mean(solutions: Sequence[_Solution], weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,8 @@ class RowBlock:
     weights   (m',) of the forward passes, summing to 1
     rounding  (D,) variance
     drift     (N, D) change of the class means over the round
-    mean_row  (r,) mean embedding along the r directions of the weight rows; empty otherwise
+    confidence_drift  (N, N) change of the mean softmax of each class; of the update alone
+    leads     (N, D) how an error of the mean prediction of each class enters the rows
     """
 
     name: str
@@ -56,7 +57,8 @@ class RowBlock:
     weights: Tensor
     rounding: Tensor
     drift: Tensor
-    mean_row: Tensor
+    confidence_drift: Tensor
+    leads: Tensor
 
 
 def row_blocks(
@@ -78,9 +80,14 @@ def row_blocks(
 def _update_rows(
     evidence: Evidence, interpolation: Interpolation, points: Tensor, importance: Tensor
 ) -> RowBlock:
-    """Bias update u, with e_y - p; without BatchNorm means also ΔW V, with (e_y - p) eᵀV."""
+    """Bias update u, with e_y - p; without BatchNorm means also ΔW V, with (e_y - p) eᵀV.
+
+    A layer without a bias has weight rows alone: its u is derived from them.
+    """
     labels, classes = interpolation.outputs[0].labels.cpu(), evidence.classes
     directions = _directions(evidence, interpolation)
+
+    first = 0 if evidence.biased or not directions.shape[1] else classes
 
     def values(weights: Tensor) -> Tensor:
         return torch.cat(errors(evidence, interpolation, weights, directions), 1)
@@ -91,16 +98,20 @@ def _update_rows(
     ends = torch.eye(len(points), dtype=torch.float64)[[-1, 0]]
     drift = class_means(values(ends[0]) - values(ends[1]), labels, classes, importance)
     embeddings = [outputs.embeddings.double().cpu() for outputs in interpolation.outputs]
+    mean_row = averaged_over(points, embeddings).mean(0) @ directions
+    identity = torch.eye(classes, dtype=torch.float64)
+    leads = torch.cat([identity, torch.kron(identity, mean_row[None, :])], 1)
     rho = evidence.weights[-1].double().cpu()
     return RowBlock(
         name="update",
         update=True,
-        observed=observed,
-        values=values(points),
+        observed=observed[first:],
+        values=values(points)[:, first:],
         weights=rho / rho.sum(),
-        rounding=torch.full((len(observed),), added_noise(evidence), dtype=torch.float64),
-        drift=drift,
-        mean_row=averaged_over(points, embeddings).mean(0) @ directions,
+        rounding=torch.full((len(observed) - first,), added_noise(evidence), dtype=torch.float64),
+        drift=drift[:, first:],
+        confidence_drift=drift[:, :classes],
+        leads=leads[:, first:],
     )
 
 
@@ -120,7 +131,7 @@ def _directions(evidence: Evidence, interpolation: Interpolation) -> Tensor:
     """Directions V (L, r) of the embedding along which the class means differ most."""
     classes, width = evidence.classes, interpolation.outputs[0].embeddings.shape[1]
     count = min(classes, width, _ROWS // classes - 1)
-    if interpolation.means or count < 1:
+    if (interpolation.means and evidence.biased) or count < 1:
         return torch.zeros(width, 0, dtype=torch.float64)
     embeddings = [outputs.embeddings.double().cpu() for outputs in interpolation.outputs]
     centres = class_means(
@@ -142,7 +153,8 @@ def _buffer_rows(
         weights=mean.weights.double(),
         rounding=mean.rounding.double() ** 2,
         drift=class_means(inputs[-1] - inputs[0], labels, classes, importance),
-        mean_row=torch.zeros(0, dtype=torch.float64),
+        confidence_drift=torch.zeros(0, 0, dtype=torch.float64),
+        leads=torch.zeros(0, 0, dtype=torch.float64),
     )
 
 
@@ -230,7 +242,6 @@ class NoiseModel:
         moved: Round,
     ) -> None:
         self.rows = rows
-        self._classes = evidence.classes
         self._sampling = sampling_of(evidence)
         self._adapted = moved.adapted
         values = torch.cat([block.values for block in rows], 1)
@@ -314,12 +325,9 @@ class NoiseModel:
         for block, rows in zip(self.rows, self._slices, strict=True):
             if not block.update:
                 continue
-            of_bias = block.drift[:, : self._classes]
+            of_bias = block.confidence_drift
             sizes = (shares @ of_bias).square() + (of_bias.square() * shares[:, None] ** 2).sum(0)
-            bias = torch.eye(self._classes, dtype=torch.float64)
-            weights = torch.kron(bias, block.mean_row[None, :])
-            directions = torch.cat([bias, weights], 1)  # (N, D)
-            part = directions.T @ (sizes[:, None] * directions) + _of_drift(shares, block.drift)
+            part = block.leads.T @ (sizes[:, None] * block.leads) + _of_drift(shares, block.drift)
             total[rows, rows] = part * self._adapted**2
         return total
 

@@ -26,6 +26,7 @@ from rlu_cli.audit.diagnostics import (
 from rlu_cli.audit.finding import CaseFinding, MethodFinding
 from rlu_cli.audit.identifiability import check_informative, identifiability_warnings
 from rlu_cli.audit.learning_rate import inferred_rate, rate_warnings
+from rlu_cli.audit.model_average import averaged, hypotheses_to_average
 from rlu_cli.audit.scoring import score, uniform_floor
 from rlu_cli.audit.verdict import Circumstances, verdict
 from rlu_cli.case.auxiliary import is_noise
@@ -60,8 +61,10 @@ def attack(
     cache     share it between clients of one global model to evaluate the model only once
     progress  progress callback
 
+    If several architectures or input scalings are probable, the answer is their mean.
+
     Raises UsageError E108 or E109 if no method can be used, InputError E225 for noise images on a
-    trained model.
+    trained model, E224 for probable architectures or scalings with different answers.
     """
     if AUTO_METHOD not in methods:
         require_any(case, methods)
@@ -79,8 +82,7 @@ def attack(
     diagnostics = update_diagnostics(case, evidence)
     refuse_noise_on_trained(case, evidence, diagnostics)
     found = tuple(replace(_run(n, case, evidence), chosen=chosen.get(n)) for n in methods)
-    found = _judged(case, evidence, found)
-    return CaseFinding(
+    finding = CaseFinding(
         case=case,
         settings=_with_inferred(case, selected, found, training=config.training),
         device=config.device,
@@ -93,6 +95,13 @@ def attack(
         methods=found,
         floor=None if case.truth is None else uniform_floor(case.truth),
     )
+    kept = hypotheses_to_average(ranked)
+    others = [
+        attack(replace(case, hypotheses=(one,)), methods, cache=cache, progress=progress)
+        for one in kept[1:]
+    ]
+    finding = averaged(finding, others, kept)
+    return replace(finding, methods=_judged(case, evidence, finding.methods))
 
 
 def _select_model(
@@ -105,7 +114,8 @@ def _select_model(
     first, classes = case.hypotheses[0], case.auxiliary.classes
     model = first.build(case.pair.before, classes)
     config = forward_config(case, model)
-    ranked = choose(case.hypotheses, case.pair, learned, case.auxiliary, config)
+    distinct = {} if case.plan.total is None else {"images": case.plan.total / case.plan.passes}
+    ranked = choose(case.hypotheses, case.pair, learned, case.auxiliary, config, **distinct)
     best = ranked[0]
     if (best.model, best.arguments) != (first.model, first.arguments):
         model = best.build(case.pair.before, classes)
@@ -202,10 +212,10 @@ def _with_inferred(
         settings["lr"] = inferred_rate(found, accept_any=case.value("lr") == INFER)
     given = case.value("model_args") or {}
     if dict(selected.arguments) != given:
-        source = "embedding check" if len(case.hypotheses) > 1 else "default"
+        source = "fit to the files" if len(case.hypotheses) > 1 else "default"
         settings["model_args"] = Setting(dict(selected.arguments), source)
     if settings["normalize"].value == AUTO:
-        settings["normalize"] = Setting(selected.normalise, "embedding check")
+        settings["normalize"] = Setting(selected.normalise, "fit to the files")
     if settings["mode"].value == "auto":
         settings["mode"] = Setting("train" if training else "eval", "the model's layers")
     return settings

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from rlu_cli.case.gather import gather_settings
-from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses
+from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses, with_images
 from rlu_cli.case.images import images_for
 from rlu_cli.case.memory import earlier_rounds, old_momentum
 from rlu_cli.case.requirements import check_complete, require_local_training
@@ -155,6 +155,7 @@ def _opened(
         _refuse_bare_head(pair.before, layer)
     given = value("model"), value("model_args") or {}, value("normalize")
     found = hypotheses(pair.before, *given)
+    auxiliary = images_for(aux, pair, found[0], value, strict=strict)
     return Case(
         pair=pair,
         layer=layer,
@@ -162,8 +163,8 @@ def _opened(
         training=training,
         history=RoundHistory(),
         velocity=None,
-        hypotheses=tuple(found),
-        auxiliary=images_for(aux, pair, found[0], value, strict=strict),
+        hypotheses=with_images(found, auxiliary.images),
+        auxiliary=auxiliary,
         truth=None,
         truth_path=None,
     )

@@ -25,6 +25,7 @@ class Architecture:
              may have any other value of their type
     infer    arguments from the shapes of a state dict of this architecture; for any other state the
              result is wrong or a lookup fails
+    fixed    whether its names are those of a published package, whose form has the defaults
     """
 
     name: str
@@ -32,6 +33,7 @@ class Architecture:
     build: Callable[..., nn.Module]
     options: Mapping[str, tuple[Any, ...]]
     infer: Callable[[Shapes], dict[str, Any]]
+    fixed: bool = False
 
     def read(self, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """Arguments under which this architecture has exactly these keys and shapes, else None."""

@@ -144,6 +144,7 @@ RESNET18 = Architecture(
     build=partial(imagenet_resnet, BasicBlock, (2, 2, 2, 2)),
     options=OPTIONS,
     infer=infer,
+    fixed=True,
 )
 RESNET32 = Architecture(
     name="resnet32",
@@ -158,4 +159,5 @@ RESNET50 = Architecture(
     build=partial(imagenet_resnet, Bottleneck, (3, 4, 6, 3)),
     options=OPTIONS,
     infer=infer,
+    fixed=True,
 )

@@ -7,6 +7,7 @@ sum to K; from it follow the best point, the intervals and the accuracy to expec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +30,8 @@ _NODES = 224  # further nodes per class
 _VIRTUAL_TOTAL = 2000  # K if it is unknown
 _NARROWEST = 0.29  # least standard deviation of a matched marginal: that of a cell, in labels
 _LEAST = 1e-14  # least variance
+_SHARPENS = 0.5
+_OFF = 0.2  # distance from 1 of the sum of means that did not converge
 _LOOSE = 1e-6  # least precision of a cavity, relative to that of the marginal
 _FLAT = 1e-10  # least precision of a site
 _LEVELS = (np.arange(400) + 0.5) / 400  # of the quantiles that represent a marginal
@@ -134,6 +137,11 @@ class _Propagated:
     covariance: _Array
     evidence: float
 
+    @property
+    def sums_to_one(self) -> bool:
+        """Whether the means do, which the propagation gives where it has converged."""
+        return abs(float((self.nodes * self.weights).sum()) - 1) < _OFF
+
 
 def posterior(
     centre: Tensor,
@@ -172,6 +180,9 @@ def posterior(
             for scale in scales
         ]
     except np.linalg.LinAlgError:
+        return None
+    found = [(alpha, one) for alpha, one in found if one.sums_to_one]
+    if not found:
         return None
     logs = np.array([one.evidence for _, one in found])
     if not np.isfinite(logs).any():
@@ -253,7 +264,9 @@ def _propagate(centre: _Array, covariance: _Array, alpha: float, total: int) -> 
         cavity = (mean / variance - sites.shift) / precision
         log_mass, nodes, weights = _tilted(cavity, precision**-0.5, (alpha, decay), total)
         matched = (weights * nodes).sum(1)
-        width = np.maximum((weights * (nodes - matched[:, None]) ** 2).sum(1), least)
+        width = (weights * (nodes - matched[:, None]) ** 2).sum(1)
+        # No wider than half of the cavity: a site sharpens.
+        width = np.maximum(width, np.minimum(least, _SHARPENS / precision))
         wanted = np.maximum(1 / width - precision, _FLAT)
         change = np.abs(wanted - sites.precision).max() / wanted.max()
         shift = matched * (wanted + precision) - cavity * precision
@@ -339,6 +352,32 @@ def _counts(low: _Array, top: _Array, total: int) -> tuple[_Array, _Array]:
     counts = np.concatenate([np.broadcast_to(whole, (classes, _WHOLE)), middles], 1)
     room = np.concatenate([inside, spans * (middles <= total)], 1)
     return np.minimum(counts, total), room
+
+
+def mixed_posterior(posteriors: Sequence[Posterior], weights: Sequence[float]) -> Posterior:
+    """The mixture of several posteriors of the same shares.
+
+    weights  summing to 1
+    """
+    nodes = np.concatenate([one.quantiles.numpy() for one in posteriors], 1)
+    mass = np.repeat(np.asarray(weights) / len(_LEVELS), len(_LEVELS))
+    order = nodes.argsort(1, kind="stable")
+    ordered, masses = np.take_along_axis(nodes, order, 1), mass[order]
+    levels = masses.cumsum(1) - masses / 2
+    table = np.stack([np.interp(_LEVELS, p, x) for p, x in zip(levels, ordered, strict=True)])
+    ends = np.round(np.cumsum([0.0, *weights]) / sum(weights) * _DRAWS).astype(int)
+    draws = [one.draws[a:b] for one, a, b in zip(posteriors, ends[:-1], ends[1:], strict=True)]
+    means = torch.stack([one.mean for one in posteriors])
+    mean = torch.tensor(weights, dtype=torch.float64) @ means
+    logs = sum(w * np.log(one.alpha) for one, w in zip(posteriors, weights, strict=True))
+    most = posteriors[int(np.argmax(weights))]
+    return Posterior(
+        torch.from_numpy(table),
+        torch.cat(draws),
+        mean / mean.sum(),
+        float(np.exp(logs)),
+        most.evidence,
+    )
 
 
 def posterior_mean(centre: Tensor, covariance: Tensor) -> Tensor | None:

@@ -214,4 +214,5 @@ def _hypothesis(one: ModelHypothesis, *, redact: bool) -> Hypothesis:
         normalize=one.normalise,
         embedding_cosine=figure(one.cosine),
         embedding_norm_ratio=figure(one.norm_ratio),
+        weight=figure(one.weight),
     )

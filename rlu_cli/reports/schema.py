@@ -121,6 +121,7 @@ class Hypothesis(_Part):
     normalize: str
     embedding_cosine: float | None
     embedding_norm_ratio: float | None
+    weight: float | None = Field(None, description="posterior probability among the candidates")
 
 
 class MethodResult(_Part):

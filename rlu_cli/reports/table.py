@@ -92,15 +92,19 @@ def _hypotheses(report: Report) -> Table | None:
     if not measured:
         return None
     table = Table(
-        title="candidate architectures and scalings (best fit used)",
+        title="candidate architectures and scalings (weight: probability)",
         title_justify="left",
         box=None,
     )
-    for column in ("model", "arguments", "scaling", "embedding cosine", "norm ratio"):
+    for column in ("model", "arguments", "scaling", "weight", "embedding cosine", "norm ratio"):
         table.add_column(column, no_wrap=True)
     for one in measured:
         arguments = " ".join(f"{k}={v}" for k, v in one.arguments.items())
-        figures = (f"{one.embedding_cosine:.3f}", f"{one.embedding_norm_ratio:.3f}")
+        figures = (
+            "–" if one.weight is None else f"{one.weight:.3f}",
+            f"{one.embedding_cosine:.3f}",
+            f"{one.embedding_norm_ratio:.3f}",
+        )
         table.add_row(escape(one.model), escape(arguments), escape(one.normalize), *figures)
     return table
 

@@ -84,14 +84,26 @@ INPUT_SETTINGS: dict[str, SettingSpec] = {
     "normalize": SettingSpec(
         parse.normalise,
         give="--normalize NAME or MEAN/STD",
-        help="Input scaling: none, half, imagenet, MEAN/STD; auto: the best fit.",
-        helps={SIMULATE: "Input scaling: none, half, imagenet or MEAN/STD."},
+        help="Input scaling: none, half, imagenet, cifar10, cifar100, mnist, aux (from the "
+        "images), MEAN/STD; auto: the probable ones.",
+        helps={
+            SIMULATE: "Input scaling: none, half, imagenet, cifar10, cifar100, mnist or MEAN/STD."
+        },
         metavar="NAME",
         commands=ALL,
         panel=IMAGES,
         default="auto",
         defaults={SIMULATE: "half"},
-        choices=lambda: ("auto", "none", "half", "imagenet"),
+        choices=lambda: (
+            "auto",
+            "none",
+            "half",
+            "imagenet",
+            "cifar10",
+            "cifar100",
+            "mnist",
+            "aux",
+        ),
     ),
     "image_size": SettingSpec(
         parse.whole(1, 4096),

@@ -169,9 +169,9 @@ def methods(value: Any) -> tuple[str, ...]:
 
 def normalise(value: Any) -> str:
     """An input scaling, checked and kept as text."""
-    from rlu_cli.models.input_scaling import AUTO, parse_normalisation
+    from rlu_cli.models.input_scaling import AUTO, AUX, parse_normalisation
 
     scaling = text(value)
-    if scaling != AUTO:
+    if scaling not in (AUTO, AUX):
         parse_normalisation(scaling)
     return scaling

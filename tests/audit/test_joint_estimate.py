@@ -247,8 +247,8 @@ def test_what_is_of_this_round_alone_is_not_shared(client: _Client, layers: list
 def test_what_was_read_from_the_files_is_shared(client: _Client, layers: list[Layer]) -> None:
     read = {
         "model": Setting("lenet5", "keys and shapes"),
-        "model_args": Setting({"act": "silu"}, "embedding check"),
-        "normalize": Setting("half", "embedding check"),
+        "model_args": Setting({"act": "silu"}, "fit to the files"),
+        "normalize": Setting("half", "fit to the files"),
         "mode": Setting("eval", "the model's layers"),
     }
     client.joint(settings=read)

@@ -15,6 +15,7 @@ from rlu_cli.case.build import Case, build_case, build_study, open_sources
 from rlu_cli.case.round_history import RoundHistory
 from rlu_cli.checkpoints import IN_MEMORY
 from rlu_cli.errors import RluError
+from rlu_cli.models.input_scaling import AUX, PRESETS
 from rlu_cli.settings.layers import flag_layer
 from rlu_cli.settings.parsers import INFER
 from rlu_cli.types import Setting
@@ -84,7 +85,9 @@ def test_the_pair_keeps_which_is_which() -> None:
 def test_what_keys_and_shapes_leave_open_are_hypotheses() -> None:
     case = _sample()
     assert {one.model for one in case.hypotheses} == {"lenet5"}
-    assert len({one.normalise for one in case.hypotheses}) == 3
+    assert len({one.normalise for one in case.hypotheses}) == len(PRESETS) + 1
+    assert AUX not in {one.normalise for one in case.hypotheses}  # its numbers instead
+    assert sum(one.prior for one in case.hypotheses) == pytest.approx(1)
     assert len({one.arguments["act"] for one in case.hypotheses}) > 1
 
 

@@ -77,8 +77,8 @@ def test_defaults_come_last(places: Places, rlu: Command) -> None:
     for name in ("seed", "search", "draws", "device"):
         assert settings[name]["source"] == "default"
     assert settings["model"] == {"value": "lenet5", "source": "keys and shapes"}
-    assert settings["model_args"]["source"] == "embedding check"
-    assert settings["normalize"] == {"value": "half", "source": "embedding check"}
+    assert settings["model_args"]["source"] == "fit to the files"
+    assert settings["normalize"] == {"value": "half", "source": "fit to the files"}
     assert settings["mode"] == {"value": "eval", "source": "the model's layers"}
 
 

@@ -13,13 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from rlu_cli.case.auxiliary import noise_auxiliary
-from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses
+from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses, with_images
 from rlu_cli.checkpoints import CheckpointPair
 from rlu_cli.errors import InputError
 from rlu_cli.evidence.forward import ForwardConfig
-from rlu_cli.evidence.model_selection import choose, embedding_fit
+from rlu_cli.evidence.model_evidence import (
+    ModelEvidence,
+    calibrated_losses,
+    embedding_fit,
+    unexplained,
+    unit_agreement,
+)
+from rlu_cli.evidence.model_selection import choose, loss_costs, posterior_costs, to_average
 from rlu_cli.models import ARCHITECTURES, build_model
-from rlu_cli.models.input_scaling import AUTO, PRESETS, parse_normalisation
+from rlu_cli.models.input_scaling import AUTO, AUX, PRESETS, of_images, parse_normalisation
 from rlu_cli.simulator.digits import draw_digits
 from rlu_cli.types import Auxiliary, Checkpoint, Head, Outputs
 
@@ -50,8 +57,9 @@ def _checkpoint(model: nn.Module, name: str) -> Checkpoint:
 
 
 def _round(model: nn.Module, scaling: str, lr: float = 0.05) -> CheckpointPair:
-    """One step of plain SGD on a batch that the server does not have."""
-    images, labels = _images(7, seed=2)
+    """One step of plain SGD on a batch of four classes that the server does not have."""
+    images, labels = _images(16, seed=2)
+    images, labels = images[labels < 4], labels[labels < 4]
     before = _checkpoint(model, "g.pt")
     shown = parse_normalisation(scaling)(images)
     loss = nn.functional.cross_entropy(model.train()(shown), labels)
@@ -85,32 +93,34 @@ def _ranked(
     arguments: dict[str, Any],
     scaling: str,
 ) -> list[ModelHypothesis]:
-    found = hypotheses(pair.before, name, arguments, scaling)
-    return choose(found, pair, pair.update, _auxiliary(), _config(_head(model)))
+    found = with_images(hypotheses(pair.before, name, arguments, scaling), _auxiliary().images)
+    ranked = choose(found, pair, pair.update, _auxiliary(), _config(_head(model)))
+    own = of_images(_auxiliary().images)
+    return [replace(r, normalise=AUX) if r.normalise == own else r for r in ranked]
 
 
-@pytest.mark.parametrize("scaling", PRESETS)
+@pytest.mark.parametrize("scaling", ["none", "half", "imagenet", "mnist"])
 def test_the_scaling_of_an_untrained_net_is_found(scaling: str) -> None:
     model = _lenet("relu")
     ranked = _ranked(model, _round(model, scaling), None, {}, AUTO)
     taken = ranked[0]
     assert (taken.model, taken.arguments) == ("lenet5", {"act": "relu"})
     assert taken.normalise == scaling
-    assert len(ranked) == len(ACTIVATIONS) * len(PRESETS)
-    # First the scalings of the activation taken, nearest to 1 first; then the rest by cosine.
-    distance = [abs(math.log(r.norm_ratio)) for r in ranked[:3]]
-    assert distance == sorted(distance)
-    others = [r.cosine for r in ranked[3:]]
-    assert others == sorted(others, reverse=True)
-    assert max(others) < max(r.cosine for r in ranked[:3])
+    assert len(ranked) == len(ACTIVATIONS) * (len(PRESETS) + 1)
+    weights = [r.weight for r in ranked]
+    assert weights[0] == max(weights) > 0.5
+    assert sum(weights) == pytest.approx(1)
+    evaluated = [r for r in ranked if not math.isnan(r.cosine)]
+    assert len(evaluated) <= 2 * 3 * len(ACTIVATIONS)
+    assert all(r.weight == 0 for r in ranked if r not in evaluated)
 
 
-@pytest.mark.parametrize("activation", ["relu", "selu", "silu"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_activation_of_an_untrained_net_is_found(activation: str) -> None:
-    """Tanh and ELU are left out: nearly linear about zero, they can look alike untrained."""
     model = _lenet(activation)
     ranked = _ranked(model, _round(model, "half"), None, {}, "half")
     assert ranked[0].arguments == {"act": activation}
+    assert ranked[0].weight > 0.5
     assert {r.arguments["act"] for r in ranked} == set(ACTIVATIONS)
 
 
@@ -120,9 +130,10 @@ def test_what_the_user_says_is_not_measured_against_the_rest() -> None:
     only = _ranked(model, pair, "lenet5", {"act": "elu"}, "imagenet")
     assert [(r.arguments, r.normalise) for r in only] == [({"act": "elu"}, "imagenet")]
     assert math.isnan(only[0].cosine)  # a single hypothesis is not measured
+    assert only[0].weight == 1
     some = _ranked(model, pair, "lenet5", {"act": "elu"}, AUTO)
     assert {r.arguments["act"] for r in some} == {"elu"}
-    assert {r.normalise for r in some} == set(PRESETS)
+    assert {r.normalise for r in some} == {*PRESETS, AUX}
 
 
 def test_ranking_looks_at_every_class_but_not_at_every_image() -> None:
@@ -160,66 +171,147 @@ class Net(nn.Sequential):
 """
 
 
-def test_a_scaling_that_leaves_no_trace_is_refused(tmp_path: Path) -> None:
-    """Batch statistics undo any scaling: every ratio is the same."""
+def test_scalings_with_the_same_outputs_are_one(tmp_path: Path) -> None:
+    """Batch statistics undo any scaling: they share a weight, and nothing is averaged."""
+    file = tmp_path / "model.py"
+    file.write_text(MODEL_FILE.replace("nn.BatchNorm2d(3, affine=False)", "nn.InstanceNorm2d(3)"))
+    name = f"{file}:Net"
+    torch.manual_seed(0)
+    model = build_model(name, classes=CLASSES)
+    pair, layer = _round(model, "half"), _head(model)
+    found = with_images(hypotheses(pair.before, name, {}, AUTO), _auxiliary().images)
+    ranked = choose(found, pair, pair.update, _auxiliary(), _config(layer))
+    assert {r.same_as for r in ranked} == {0}
+    (only,) = to_average(ranked, 0.1, 3)
+    assert only.weight == pytest.approx(1)
+
+
+def test_batchnorm_buffers_tell_the_scaling_that_batch_statistics_undo(tmp_path: Path) -> None:
     file = tmp_path / "model.py"
     file.write_text(MODEL_FILE)
     name = f"{file}:Net"
     torch.manual_seed(0)
     model = build_model(name, classes=CLASSES)
     pair, layer = _round(model, "half"), _head(model)
-    found = hypotheses(pair.before, name, {}, AUTO)
     config = _config(layer, training=True)
-    with pytest.raises(InputError) as caught:
-        choose(found, pair, pair.update, _auxiliary(), config)
-    assert caught.value.code == "E224"
-    shown = str(caught.value)
-    assert all(f"{preset}:" in shown for preset in PRESETS)
-    assert "--normalize" in caught.value.hint
+    found = with_images(hypotheses(pair.before, name, {}, AUTO), _auxiliary().images)
+    ranked = choose(found, pair, pair.update, _auxiliary(), config)
+    assert ranked[0].normalise == "half"
+    assert ranked[0].weight > 0.5
 
 
-def _with_ratios(
-    monkeypatch: pytest.MonkeyPatch, ratios: dict[str, float]
-) -> list[ModelHypothesis]:
-    def measured(hypothesis: ModelHypothesis, *_: object) -> ModelHypothesis:
-        return replace(hypothesis, cosine=0.99, norm_ratio=ratios[hypothesis.normalise])
-
-    monkeypatch.setattr("rlu_cli.evidence.model_selection._evaluated", measured)
-    one = _checkpoint(nn.Linear(2, 2), "g.pt")
-    pair = CheckpointPair(one, one, "")
-    candidates = [ModelHypothesis("x", {}, name) for name in ratios]
-    return choose(candidates, pair, pair.update, _auxiliary(), _config(""))
-
-
-def test_ratios_within_five_per_cent_are_refused_and_others_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ranked = _with_ratios(monkeypatch, {"none": 2.0, "half": 1.06, "imagenet": 1.0})
-    assert [r.normalise for r in ranked] == ["imagenet", "half", "none"]
-    for close in (1.0, 1.04, 0.97):
-        with pytest.raises(InputError) as caught:
-            _with_ratios(monkeypatch, {"none": 2.0, "half": close, "imagenet": 1.0})
-        assert caught.value.code == "E224"
+def _evidence(**given: Any) -> ModelEvidence:
+    losses = torch.full((100,), 2.0) + torch.linspace(-0.5, 0.5, 100)
+    figures: dict[str, Any] = {
+        "cosine": 0.9,
+        "norm_ratio": 1.0,
+        "unexplained": 0.1,
+        "losses": losses.double(),
+        "norms": torch.zeros(0),
+        "units": -0.05,
+        **given,
+    }
+    return ModelEvidence(**figures)
 
 
-def test_the_ratio_nearest_to_one_is_taken_whichever_side_it_is_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Half as long is as far from 1 as twice as long."""
-    ranked = _with_ratios(monkeypatch, {"none": 1.9, "half": 0.6, "imagenet": 3.0})
-    assert [r.normalise for r in ranked] == ["half", "none", "imagenet"]
-    ranked = _with_ratios(monkeypatch, {"none": 1.9, "half": 0.5, "imagenet": 3.0})
-    assert [r.normalise for r in ranked] == ["none", "half", "imagenet"]
+def _weights(priors: list[float], *evidence: ModelEvidence) -> list[float]:
+    weights: list[float] = torch.softmax(-posterior_costs(priors, evidence) / 2, 0).tolist()
+    return weights
 
 
-@pytest.mark.parametrize("ratio", [0.0, float("nan")])
-def test_an_update_that_implies_no_embedding_is_refused_not_a_crash(
-    monkeypatch: pytest.MonkeyPatch, ratio: float
-) -> None:
-    """Only the bias moved, or only the weights: the update has no embedding to compare."""
-    with pytest.raises(InputError) as caught:
-        _with_ratios(monkeypatch, dict.fromkeys(PRESETS, ratio))
-    assert caught.value.code == "E224"
+def test_silu_is_not_taken_over_relu_for_a_cosine_of_882_over_881() -> None:
+    """The cosine alone took silu; everything else being alike, the prior decides."""
+    relu, silu = _evidence(cosine=0.881), _evidence(cosine=0.882)
+    assert _weights([0.8, 0.05], relu, silu)[0] == pytest.approx(0.8 / 0.85)
+
+
+def test_units_that_never_moved_speak_for_relu_over_silu() -> None:
+    """FedAvg-made LeNet-5: a third of the units is silent, which silu does not explain."""
+    embeddings = torch.rand(40, 9).clamp_min(0.1)
+    labels, logits = torch.arange(40) % 4, torch.zeros(40, 4)
+    silent = embeddings.clone()
+    silent[:, :3] = 0
+    weight = torch.ones(4, 9)
+    weight[:, :3] = 0
+    relu, silu = (
+        unit_agreement(weight, [Outputs(e, logits, labels)] * 2, 10) for e in (silent, embeddings)
+    )
+    assert relu == pytest.approx(math.log(0.95), abs=0.1)
+    assert silu == pytest.approx((6 * math.log(0.95) + 3 * math.log(0.05)) / 9, abs=1e-3)
+    weights = _weights([0.05, 0.05], _evidence(units=relu), _evidence(units=silu))
+    assert weights[0] > 0.99
+
+
+def test_elu_is_not_taken_over_relu_for_resnets_of_torchvisions_names() -> None:
+    """One epoch old: cosine .915 over .903. BatchNorm buffers and the names say relu."""
+    model = build_model("resnet18", arguments={}, classes=CLASSES)
+    found = hypotheses(_checkpoint(model, "g.pt"), None, {}, "half")
+    priors = {one.arguments["act"]: one.prior for one in found}
+    assert priors["relu"] == pytest.approx(0.99)
+    assert sum(priors.values()) == pytest.approx(1)
+    relu = _evidence(cosine=0.903, norms=torch.full((20,), 0.02).double())
+    elu = _evidence(cosine=0.915, norms=torch.full((20,), 0.1).double())
+    assert _weights([priors["relu"], priors["elu"]], relu, elu)[0] > 0.99
+    assert _weights([0.01, 0.99], relu, elu)[0] > 0.99  # whatever the names
+
+
+def test_tanh_is_not_taken_over_relu_for_a_cosine_of_355_where_the_model_is_worse() -> None:
+    relu, tanh = _evidence(cosine=0.33), _evidence(cosine=0.355)
+    assert relu.losses is not None
+    tanh = replace(tanh, losses=relu.losses + 0.1)
+    assert _weights([0.5, 0.5], relu, tanh)[0] > 0.99
+
+
+def test_losses_say_no_more_than_their_difference_is_sure_of() -> None:
+    base = torch.linspace(0, 1, 400).double()
+    noise = torch.randn(400, generator=torch.Generator().manual_seed(0)).double()
+    alike = loss_costs(torch.stack([base, base + 0.01]))
+    unsure = loss_costs(torch.stack([base, base + 0.02 + noise - noise.mean()]))
+    sure = loss_costs(torch.stack([base, base + 5]))
+    assert alike[0] == unsure[0] == sure[0] == 0
+    assert 0 < float(alike[1]) < 2
+    assert 0 <= float(unsure[1]) < 4
+    assert 20 < float(sure[1]) < 40  # bounded
+
+
+def test_the_update_is_explained_by_the_true_mixture_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.rand(60, 7, generator=generator).double()
+    labels = torch.arange(60) % 3
+    made = Outputs(embeddings, torch.randn(60, 3, generator=generator).double(), labels)
+    errors = torch.nn.functional.one_hot(labels, 3).double() - made.probabilities
+    amounts = torch.tensor([2.0, 0.0, 1.0]).double()[labels] / 20
+    update = Head((errors * amounts[:, None]).T @ embeddings, (errors * amounts[:, None]).sum(0))
+    assert unexplained(update, (made, made)) < 1e-4
+    assert unexplained(update * 17, (made, made)) < 1e-4  # any learning rate
+    assert unexplained(Head(update.weight, None), (made, made)) < 1e-4
+    longer = Outputs(embeddings * 1.5, made.logits, labels)
+    assert unexplained(update, (longer, longer)) > 0.01
+    assert unexplained(update * 0, (made, made)) == 1
+
+
+def test_an_update_that_implies_no_embedding_leaves_the_prior() -> None:
+    """Only the bias moved: nothing to compare, and no crash."""
+    model = _lenet("relu")
+    pair = _round(model, "half")
+    for name, value in pair.before.state.items():
+        if name != "fc3.bias":
+            pair.after.state[name].copy_(value)
+    ranked = _ranked(model, pair, None, {}, "half")
+    assert sum(r.weight for r in ranked) == pytest.approx(1)
+
+
+def test_calibrated_losses_do_not_depend_on_scale_and_shift_of_the_logits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(90) % 3
+    logits = torch.randn(90, 3, generator=generator) + 2 * torch.nn.functional.one_hot(labels, 3)
+    embeddings = torch.zeros(90, 2)
+    plain = calibrated_losses(Outputs(embeddings, logits, labels))
+    scaled = calibrated_losses(Outputs(embeddings, 30 * logits, labels))
+    assert torch.allclose(plain, scaled, atol=1e-3)
+    assert float(plain.mean()) < math.log(3)
+    none = calibrated_losses(Outputs(embeddings, torch.zeros(90, 3), labels))
+    assert float(none.mean()) == pytest.approx(math.log(3), abs=1e-6)
 
 
 def test_noise_images_tell_no_scaling_so_the_usual_one_is_taken() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlu_cli.errors import UsageError
-from rlu_cli.models.input_scaling import PRESETS, Normalisation, parse_normalisation
+from rlu_cli.models.input_scaling import PRESETS, Normalisation, of_images, parse_normalisation
 
 _NUMBERS = st.floats(-10, 10).map(lambda v: round(v, 4))
 _TRIPLES = st.lists(_NUMBERS, min_size=3, max_size=3) | st.lists(_NUMBERS, min_size=1, max_size=1)
@@ -34,6 +34,7 @@ def test_presets_are_known_by_name() -> None:
         "",
         "Half",
         "auto",
+        "aux",
         "0.5",
         "0.5/",
         "/",
@@ -54,7 +55,7 @@ def test_anything_else_is_refused_with_the_forms_there_are(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_normalisation(text)
     assert caught.value.code == "E101"
-    assert "auto|none|half|imagenet|MEAN/STD" in caught.value.hint
+    assert "auto|none|half|imagenet|cifar10|cifar100|mnist|aux|MEAN/STD" in caught.value.hint
     assert "\x1b" not in str(caught.value)
 
 
@@ -78,3 +79,12 @@ def test_one_value_serves_every_channel_and_three_serve_grey_by_their_mean() -> 
 def test_the_type_of_the_images_is_kept() -> None:
     for dtype in (torch.float32, torch.float64):
         assert PRESETS["imagenet"](torch.rand(1, 3, 2, 2, dtype=dtype)).dtype == dtype
+
+
+def test_aux_stands_for_mean_and_deviation_of_the_images() -> None:
+    images = torch.tensor([0.2, 0.6, 0.5, 0.5, 0.0, 1.0]).view(1, 3, 1, 2)
+    assert of_images(images) == "0.4000,0.5000,0.5000/0.2000,0.0010,0.5000"
+    assert of_images(images[:, :1]) == "0.4000/0.2000"
+    scaled = parse_normalisation(of_images(torch.rand(50, 3, 4, 4)))(torch.rand(50, 3, 4, 4))
+    assert abs(float(scaled.mean())) < 0.1
+    assert float(scaled.std()) == pytest.approx(1, abs=0.1)
