@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 Value = TypeVar("Value")
 
 DATA = ("CIFAR10", "CIFAR100", "MNIST32", "TINY200")
+FEWER_MANY = (*DATA, *DATA, "CIFAR10", "CIFAR10", "MNIST32", "CIFAR100")
 MODELS = ("lenet5", "cnn", "vgg16q", "resnet18", "resnet18gn")
+SMALL = ("lenet5", "cnn")
 WAYS = ("central", "fedavg")
 ACTIVATIONS = ("relu", "relu", "silu", "tanh")
 STAGES = ("untrained", "early", "late")
@@ -38,17 +40,27 @@ CLIENTS = 5
 
 @dataclass(frozen=True)
 class Size:
-    """How much is drawn: seeds of federations, lines, stages of each, cases; the draw's seed."""
+    """How much is drawn.
+
+    seeds   of federations
+    lines   number of global models that are trained
+    stages  kept of each
+    draw    seed of the draw
+    data    the deck that the lines' data are dealt from
+    """
 
     seeds: tuple[int, ...]
     lines: int
     stages: int
     cases: int
     draw: int
+    data: tuple[str, ...] = DATA
 
 
 SETS = {
-    "confirmation": Size((100, 101, 102, 103), lines=12, stages=3, cases=150, draw=1),
+    "confirmation": Size(
+        (100, 101, 102, 103), lines=12, stages=3, cases=150, draw=1, data=FEWER_MANY
+    ),
     "development": Size(tuple(range(10)), lines=5, stages=2, cases=30, draw=2),
 }
 
@@ -116,7 +128,7 @@ def draw(name: str) -> list[Case]:
     size = SETS[name]
     rng = random.Random(size.draw)
     lines = _lines(size, rng)
-    while not _varied(lines):
+    while not _sensible(lines, size):
         lines = _lines(size, rng)
     globals_ = [(line, stage) for line in lines for stage in line.stages]
     rows = zip(
@@ -151,7 +163,7 @@ def _lines(size: Size, rng: random.Random) -> list[Line]:
     count = size.lines
     rows = zip(
         _deal(size.seeds, count, rng),
-        _deal(DATA, count, rng),
+        _deal(size.data, count, rng),
         _deal(MODELS, count, rng),
         _deal(ACTIVATIONS, count, rng),
         _deal((True, False), count, rng),
@@ -171,15 +183,21 @@ def _line(
     return Line(f"line{number:02d}", seed, data, model, act, bias, way, alpha, stages)
 
 
-def _varied(lines: Sequence[Line]) -> bool:
-    """Whether the lines of a model that has several differ in way of training and all in data, one
-    of them with ten classes."""
+def _sensible(lines: Sequence[Line], size: Size) -> bool:
+    """Whether the lines of a model that has several differ in way of training and head bias and
+    all in data, one of them with ten classes, and whether only one large model, made centrally, has
+    a hundred classes or more to learn, which takes long.
+    """
+    if size.lines < 2 * len(MODELS):
+        return True
     for model in MODELS:
         own = [line for line in lines if line.model == model]
         data, ways = {line.data for line in own}, {line.way for line in own}
-        if len(own) > 1 and (len(data) < len(own) or len(ways) == 1 or data <= MANY):
+        heads = {line.head_bias for line in own}
+        if len(data) < len(own) or len(ways) == 1 or len(heads) == 1 or data <= MANY:
             return False
-    return True
+    hard = [line for line in lines if line.data in MANY and line.model not in SMALL]
+    return len(hard) <= 1 and all(line.way == "central" for line in hard)
 
 
 def _deal(values: Sequence[Value], count: int, rng: random.Random) -> list[Value]:
