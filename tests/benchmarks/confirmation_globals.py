@@ -29,7 +29,7 @@ ADAM_RATE = 0.001  # of central training
 RATES = {"lenet5": 0.01, "cnn": 0.01}  # of SGD with momentum, in FedAvg rounds
 RATE, MOMENTUM, DECAY = 0.02, 0.9, 5e-4
 HALF = ("cnn", "vgg16q")  # trained in bfloat16, which is faster for these
-SAMPLE = 1000  # images of the pool that accuracy is looked at on while training
+SAMPLE = 500  # images of the pool that accuracy is looked at on while training
 LOOK = {"MNIST32": 640}  # images trained on between two looks
 LOOK_OTHERS = 2560
 TAKING_PART, LOCAL_STEPS = 2, 20  # clients of a FedAvg round, and batches of each
@@ -189,12 +189,13 @@ def _train_by_fedavg(
 
 
 def _central_optimiser(watch: Watch) -> torch.optim.Optimizer:
-    return torch.optim.Adam(watch.model.parameters(), lr=ADAM_RATE)
+    return torch.optim.Adam(watch.model.parameters(), lr=ADAM_RATE, fused=True)
 
 
 def _local_optimiser(watch: Watch) -> torch.optim.Optimizer:
     rate = RATES.get(watch.line.model, RATE)
-    return torch.optim.SGD(watch.model.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=DECAY)
+    parameters = watch.model.parameters()
+    return torch.optim.SGD(parameters, lr=rate, momentum=MOMENTUM, weight_decay=DECAY, fused=True)
 
 
 def _stepper(watch: Watch, optimiser: torch.optim.Optimizer) -> Callable[[Images, Labels], None]:
