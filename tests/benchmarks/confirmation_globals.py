@@ -96,10 +96,15 @@ class Watch:
     seen: int = 0
     reached: float = 0.0
 
-    def look(self, trained_on: int) -> bool:
-        """Measure, keep what is due; whether more is wanted. `trained_on`: images since before."""
+    def measure(self, trained_on: int) -> None:
+        """Measure the accuracy. `trained_on`: images since before."""
         self.seen += trained_on
-        self.reached = reached = accuracy_on(self.model, self.images, self.labels, self.normalise)
+        self.reached = accuracy_on(self.model, self.images, self.labels, self.normalise)
+
+    def look(self, trained_on: int) -> bool:
+        """Measure, and keep what is due; whether more is wanted."""
+        self.measure(trained_on)
+        reached = self.reached
         seconds = time.process_time() - self.began
         while self.wanted:
             stage = self.wanted[0]
@@ -111,8 +116,13 @@ class Watch:
             self.wanted.pop(0)
         return bool(self.wanted)
 
+    def is_warm_after(self, trained_on: int) -> bool:
+        """Measure; whether central training has done its part of a line made by FedAvg."""
+        self.measure(trained_on)
+        return self.is_warm()
+
     def is_warm(self) -> bool:
-        """Whether central training has done its part of a line made by FedAvg."""
+        """Whether central training has nothing more to do for a line made by FedAvg."""
         part, target = WARM[self.line.model], TARGETS[self.line.data][self.wanted[0]]
         spent = (time.process_time() - self.began) / self.limit
         return part == 0 or spent >= part or self.reached >= part * target
@@ -162,7 +172,8 @@ def _train_centrally(
             step(images[batch], labels[batch])
             since += len(batch)
             if since >= every:
-                if not watch.look(since) or (warm and watch.is_warm()):
+                more = not watch.is_warm_after(since) if warm else watch.look(since)
+                if not more:
                     return
                 since = 0
 
