@@ -1,4 +1,4 @@
-"""Attacks on the prepared cases: one JSON line for each case and method."""
+"""Attacks on the prepared cases, all methods at once: one JSON line for each case and method."""
 
 from __future__ import annotations
 
@@ -26,16 +26,12 @@ COPIED = (
 
 @dataclass(frozen=True)
 class Task:
-    """One attack: the case's folder, the method, and further options of `rlu attack`."""
+    """One attack: the case's folder, the methods, and further options of `rlu attack`."""
 
     work: Path
     case: str
-    method: str
+    methods: tuple[str, ...]
     extra: str
-
-    def key(self) -> tuple[str, str, str]:
-        """What a recorded line is recognised by."""
-        return self.case, self.method, self.extra
 
 
 def run(work: Path, out: Path, methods: list[str], extra: str, jobs: int) -> None:
@@ -43,16 +39,17 @@ def run(work: Path, out: Path, methods: list[str], extra: str, jobs: int) -> Non
     lines = read(out) if out.exists() else []
     done = {(line["case"], line["method"], line["attack"]) for line in lines}
     cases = sorted(file.parent.name for file in work.glob("cases/*/case.json"))
-    tasks = [Task(work, case, method, extra) for case in cases for method in methods]
-    missing = [task for task in tasks if task.key() not in done]
+    missing = [
+        Task(work, case, tuple(methods), extra)
+        for case in cases
+        if any((case, method, extra) not in done for method in methods)
+    ]
     with out.open("a", encoding="utf-8") as stream:
-        for number, line in enumerate(_each(missing, jobs), start=1):
-            stream.write(json.dumps(line) + "\n")
+        for number, lines in enumerate(_each(missing, jobs), start=1):
+            stream.writelines(json.dumps(line) + "\n" for line in lines)
             stream.flush()
-            score = line.get("iacc")
-            shown = line["error"] if score is None else f"{score:.3f}"
-            label = f"{line['case']} {line['method']}"
-            print(f"{number}/{len(missing)} {label}: {shown}", file=sys.stderr)
+            shown = ", ".join(f"{line['method']} {line.get('iacc')}" for line in lines)
+            print(f"{number}/{len(missing)} {lines[0]['case']}: {shown}", file=sys.stderr)
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -64,7 +61,7 @@ def read(file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _each(tasks: list[Task], jobs: int) -> Iterator[dict[str, Any]]:
+def _each(tasks: list[Task], jobs: int) -> Iterator[list[dict[str, Any]]]:
     if jobs == 1:
         yield from map(attack, tasks)
         return
@@ -72,15 +69,15 @@ def _each(tasks: list[Task], jobs: int) -> Iterator[dict[str, Any]]:
         yield from executor.map(attack, tasks)
 
 
-def attack(task: Task) -> dict[str, Any]:
-    """One attack, and what is recorded of it."""
+def attack(task: Task) -> list[dict[str, Any]]:
+    """One attack, and what is recorded of each method."""
     torch.set_num_threads(1)
     folder = task.work / "cases" / task.case
     facts = json.loads((folder / "case.json").read_text("utf-8"))
     line = {name: facts.get(name) for name in COPIED}
-    line |= {"method": task.method, "attack": task.extra, "error": facts.get("error")}
+    line |= {"attack": task.extra, "error": facts.get("error")}
     if line["error"] is not None:  # the client could not be trained
-        return line
+        return [line | {"method": method} for method in task.methods]
     words = _words(task, facts)
     began = time.perf_counter()
     status, out, errors = call(words)
@@ -88,9 +85,11 @@ def attack(task: Task) -> dict[str, Any]:
     report = json.loads(out) if out.startswith("{") else {}
     if "result" not in report:
         code = re.search(r"E\d{3}", out + errors)
-        return line | {"error": code.group() if code else errors.strip()[-200:] or "no report"}
+        line |= {"error": code.group() if code else errors.strip()[-200:] or "no report"}
+        return [line | {"method": method} for method in task.methods]
     truth = (folder / "r000" / f"c{facts['client']}.truth.json").read_text("utf-8")
-    return line | _recorded(report) | {"truth": json.loads(truth)["counts"]}
+    line |= {"truth": json.loads(truth)["counts"]}
+    return [line | {"method": name} | _recorded(report, name) for name in task.methods]
 
 
 def _words(task: Task, facts: dict[str, Any]) -> list[str]:
@@ -99,7 +98,8 @@ def _words(task: Task, facts: dict[str, Any]) -> list[str]:
     client = run / "r000" / f"c{facts['client']}"
     words = ["attack", "--global", str(run / "r000" / "global.pt"), "--local", f"{client}.pt"]
     words += ["--aux", str(task.work / facts["aux"]), "--truth", f"{client}.truth.json"]
-    words += ["--method", task.method, "--format", "json", "--quiet", "--device", "cpu"]
+    words += [word for method in task.methods for word in ("--method", method)]
+    words += ["--format", "json", "--quiet", "--device", "cpu"]
     if facts["model"] == "resnet18gn":
         words += ["--model", f"{task.work / 'resnet18gn.py'}:Net"]
         words += ["--model-arg", f"head_bias={facts['head_bias']}"]
@@ -122,22 +122,32 @@ def call(words: list[str]) -> tuple[int, str, str]:
     return 0, out.getvalue(), errors.getvalue()
 
 
-def _recorded(report: dict[str, Any]) -> dict[str, Any]:
-    result, metrics = report["result"], report["metrics"] or {}
-    rows = result["counts"]
-    expected = result.get("expected_iacc") or report.get("expected_iacc") or {}
-    methods = [one for one in report["methods"] if one["result"] is not None]
+def _recorded(report: dict[str, Any], name: str) -> dict[str, Any]:
+    """What is recorded of one method; `auto` is the one that it chose."""
+    entries = {one["method"]: one for one in report["methods"]}
+    chosen = next((one for one in report["methods"] if one["chosen"] is not None), None)
+    entry = chosen if name == "auto" else entries.get(name)
+    if entry is None or entry["result"] is None:
+        return {"error": "refused"}
+    result, metrics = entry["result"], entry["metrics"] or {}
+    verdict = (result.get("verdict") or {}).get("level")
+    expected = result.get("expected_iacc") or {}
     return {
+        "exit": 0 if result["ok"] and verdict != "unreliable" else 4,
         "ok": result["ok"],
         "status": result["status"],
-        "chosen": methods[0]["method"],
+        "chosen": entry["method"],
         "iacc": metrics.get("iacc"),
         "cacc": metrics.get("cacc"),
         "floor": metrics.get("floor_iacc"),
-        "expected": {name: expected.get(name) for name in ("value", "low", "high")},
-        "verdict": (report.get("verdict") or {}).get("level"),
+        "expected": {key: expected.get(key) for key in ("value", "low", "high")},
+        "verdict": verdict,
+        "cause": (result.get("verdict") or {}).get("cause"),
+        "diagnostics": {
+            key: entry["diagnostics"].get(key) for key in ("noise", "error_ratio", "folds")
+        },
         "warnings": sorted({one["code"] for one in report["warnings"]}),
-        "counts": [row["count"] for row in rows],
-        "low": [row.get("low") for row in rows],
-        "high": [row.get("high") for row in rows],
+        "counts": [row["count"] for row in result["counts"]],
+        "low": [row.get("low") for row in result["counts"]],
+        "high": [row.get("high") for row in result["counts"]],
     }
