@@ -9,18 +9,23 @@ from torch import nn
 
 from rlu_cli.attacks import ATTACKS, concerns, method_for
 from rlu_cli.attacks import AUTO as AUTO_METHOD
+from rlu_cli.attacks.observations import INTERPOLATION, VIRTUAL_POPULATION
 from rlu_cli.audit.applicability import refusal, refuse_noise_on_trained, require_any
 from rlu_cli.audit.assumptions import assumptions
+from rlu_cli.audit.class_weights import without_weights
 from rlu_cli.audit.diagnostics import (
     estimate_warnings,
+    explanation_warnings,
     method_warnings,
     update_diagnostics,
     update_warnings,
 )
+from rlu_cli.audit.explanations import explain
 from rlu_cli.audit.finding import CaseFinding, MethodFinding
 from rlu_cli.audit.identifiability import check_informative, identifiability_warnings
 from rlu_cli.audit.learning_rate import inferred_rate, rate_warnings
 from rlu_cli.audit.scoring import score, uniform_floor
+from rlu_cli.audit.settled_order import settle_order
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.case.build import Case
 from rlu_cli.case.hypotheses import ModelHypothesis
@@ -62,13 +67,17 @@ def attack(
     selected = ranked[0]
     architecture = (selected.model, repr(sorted(selected.arguments.items())))
     ends = evaluate_ends(case, model, config, cache or OutputsCache(), architecture)
+    case, ends = settle_order(case, ends)
     evidence = assemble(case, offset, ends)
     methods, chosen = _chosen(case, evidence, methods)
     require_any(case, methods)
     needs = {need for m in methods if refusal(m, case) is None for need in ATTACKS[m].needs}
     evidence = observe(Scene(case, model, config, evidence, progress), needs)
+    if case.training.class_weights is not None and INTERPOLATION in needs and evidence.linear:
+        evidence = _weighted_alone(evidence)
     diagnostics = update_diagnostics(case, evidence)
     refuse_noise_on_trained(case, evidence, diagnostics)
+    explanation = explain(case, model, config, evidence, progress)
     found = tuple(replace(_run(n, case, evidence), chosen=chosen.get(n)) for n in methods)
     return CaseFinding(
         case=case,
@@ -79,9 +88,14 @@ def attack(
         biased=evidence.biased,
         diagnostics=diagnostics,
         assumptions=tuple(assumptions(case, config.batch, training=config.training)),
-        warnings=(*update_warnings(case, diagnostics), *rate_warnings(case, found)),
+        warnings=(
+            *explanation_warnings(explanation),
+            *update_warnings(case, diagnostics),
+            *rate_warnings(case, found),
+        ),
         methods=found,
         floor=None if case.truth is None else uniform_floor(case.truth),
+        explanation=explanation,
     )
 
 
@@ -102,6 +116,15 @@ def _select_model(
     return tuple(ranked), model, replace(config, normalise=parse_normalisation(best.normalise))
 
 
+def _weighted_alone(evidence: Evidence) -> Evidence:
+    """The evidence without BatchNorm means, which a class-weighted loss leaves unweighted.
+
+    The update shows w z and the means show z: no method reads both at once.
+    """
+    kept = replace(evidence[INTERPOLATION], means=())
+    return evidence.with_observed(INTERPOLATION, kept)
+
+
 def _chosen(
     case: Case, evidence: Evidence, methods: tuple[str, ...]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -119,7 +142,12 @@ def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
     if reason is not None:
         return MethodFinding(name, None, None, (), reason)
     method = ATTACKS[name]
-    recovery = check_informative(method.configured(case.value)(evidence))
+    recovery = method.configured(case.value)(evidence)
+    weights = case.training.class_weights
+    if weights is not None and VIRTUAL_POPULATION not in method.needs:
+        # A population trains with the weights itself, and knows its clients' own shares.
+        recovery = without_weights(recovery, weights, evidence.total)
+    recovery = check_informative(recovery)
     scored = None
     if case.truth is not None and recovery.counts is not None:
         scored = score(recovery.counts, case.truth, recovery.present)

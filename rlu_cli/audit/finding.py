@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from rlu_cli.audit.explanations import Explanation
 from rlu_cli.audit.scoring import Score
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.build import Case
@@ -47,6 +48,7 @@ class CaseFinding:
     assumptions     behind the result, in sentences
     methods         result of each method
     floor           score of a uniform guess; None without truth
+    explanation     the mistake that explains the evidence better than the settings; None for none
     """
 
     case: Case
@@ -60,6 +62,7 @@ class CaseFinding:
     warnings: tuple[FindingWarning, ...]
     methods: tuple[MethodFinding, ...]
     floor: Score | None
+    explanation: Explanation | None = None
 
     @property
     def first(self) -> MethodFinding:
