@@ -59,7 +59,8 @@ def _explained(
     if other < max(_RIGHT * images, _TIMES * given):
         return None
     gain = (other - given) ** 2 / max(other + given, 1)
-    what = f"{other / images:.0%} of the images of {len(moved)} classes instead of {given / images:.0%}"
+    shares = other / images, given / images
+    what = f"{shares[0]:.0%} of the images of {len(moved)} classes instead of {shares[1]:.0%}"
     if textual:
         return Explanation(
             "class order",

@@ -15,6 +15,7 @@ from rlu_cli.audit.explanations.trial import Trial, sampled, try_images
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.case.build import Case
 from rlu_cli.checkpoints import CheckpointPair
+from rlu_cli.errors import InputError
 from rlu_cli.evidence.forward import ForwardConfig
 from rlu_cli.evidence.virtual_population import train_clients
 from rlu_cli.local_training.description import LocalTraining
@@ -25,8 +26,8 @@ Update = Mapping[str, Tensor]  # of each parameter, by name, float64 on the CPU
 
 _SUM_WEIGHT = 1e3  # of the row Σz = 1 against the others
 _COSTLY = 8  # images that a virtual client may train on, per auxiliary image
-_DIRECTIONS = 15.0  # that count in the comparison of two angles
-_SINE = 0.01  # added to squared sines: virtual clients are no closer to one another
+_DIVERGED = -3.0  # log length of an update over one that diverged
+_SINE = 0.01  # squared sine between virtual clients that differ in nothing but their images
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Fit:
     log_length: float
     cosine: float
     shares: Tensor
+
+    @property
+    def sine_squared(self) -> float:
+        """Of the angle, or 1 where it is obtuse; a little more, as virtual clients differ too."""
+        return 1 - max(self.cosine, 0.0) ** 2 + _SINE
 
 
 @dataclass(frozen=True)
@@ -164,8 +170,17 @@ class Clues:
         """How the client's update compares with a virtual client's under the given settings."""
         if not self.can_train:
             return None
-        shares = self.shares_at(1.0)
-        return compared(self.update, self.replica(shares), shares)
+        return self.fit_to(self.shares_at(1.0), self.case.training)
+
+    def fit_to(self, shares: Tensor, training: LocalTraining) -> Fit:
+        """How the update compares with that of a virtual client trained in another way.
+
+        One whose training diverges has gone much too far.
+        """
+        try:
+            return compared(self.update, self.replica(shares, training), shares)
+        except InputError:
+            return Fit(_DIVERGED, 0.0, shares)
 
     @cached_property
     def accuracy(self) -> float:
@@ -211,10 +226,9 @@ def compared(client: Update, virtual: Update, shares: Tensor) -> Fit:
     return Fit(math.log(lengths[0] / lengths[1]), cosine, shares)
 
 
-def better_fit(given: Fit, other: Fit) -> float:
+def better_fit(given: Fit, other: Fit, directions: float) -> float:
     """Gain of another hypothesis by the angle of its virtual client: D log(sin² / sin'²).
 
-    D is the calibrated number of independent directions.
+    directions  D, the calibrated number of independent directions
     """
-    sines = [1 - max(fit.cosine, 0.0) ** 2 + _SINE for fit in (given, other)]
-    return _DIRECTIONS * math.log(sines[0] / sines[1])
+    return directions * math.log(given.sine_squared / other.sine_squared)

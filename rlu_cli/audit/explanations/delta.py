@@ -27,7 +27,7 @@ def delta(clues: Clues) -> Explanation | None:
     return Explanation(
         "delta",
         PROOF + longer / max(shorter, 1e-12),
-        f"the weights in the {which} file are {shorter / longer:.1%} as long as those in the other, "
-        "as if it held an update and not a model",
+        f"the weights in the {which} file are {shorter / longer:.1%} as long as those in the "
+        "other, as if it held an update and not a model",
         "add it to the global model, and give the sum with --local",
     )

@@ -20,7 +20,7 @@ def frozen_body(clues: Clues) -> Explanation | None:
     return Explanation(
         "frozen body",
         PROOF,
-        "only the output layer changed: the client trained it on a frozen body, whose BatchNorm and "
-        "Dropout layers then usually run in evaluation mode",
+        "only the output layer changed: the client trained it on a frozen body, whose BatchNorm "
+        "and Dropout layers then usually run in evaluation mode",
         "give --mode eval",
     )

@@ -50,11 +50,13 @@ def confidence_gap(clues: Clues) -> dict[str, float]:
     text = (
         f"the global model gives them a mean confidence of {sure:.0%} and is right on {right:.0%}"
     )
-    return {text: _PER_GAP * max(sure - right - _GAP, 0.0) * (2 * right < sure)}
+    return {
+        text: _PER_GAP * max(sure - right - _GAP, 0.0) * (2 * right < sure) * clues.trial.spread**2
+    }
 
 
 def statistics_distance(clues: Clues) -> dict[str, float]:
-    """Distance of the images' input statistics of the first BatchNorm layer from those in the files.
+    """Distance of the images' statistics in the first BatchNorm layer from the client's.
 
     d² = mean over channels of (μ - m)² / v + (log v' / v)² / 2, μ and v' of the images, m and v of
     the client's batches, or the running statistics of the global model.
@@ -83,7 +85,10 @@ def statistics_distance(clues: Clues) -> dict[str, float]:
     spread = (weight @ square - own**2).clamp_min(1e-12)
     variance = variance.clamp_min(1e-12)
     distance = ((own - mean) ** 2 / variance).mean() + ((spread / variance).log() ** 2).mean() / 2
-    text = f"statistics of the first BatchNorm layer differ by {math.sqrt(float(distance)):.2f} standard deviations"
+    text = (
+        "the statistics of the first BatchNorm layer differ by "
+        f"{math.sqrt(float(distance)):.2f} standard deviations"
+    )
     return {text: _PER_DISTANCE * float(distance)}
 
 
@@ -92,7 +97,10 @@ def embedding_distance(clues: Clues) -> dict[str, float]:
     evidence = clues.evidence
     cosine, ratio = embedding_fit(evidence.learned, evidence.before, evidence.after)
     angle = math.acos(min(max(cosine, -1.0), 1.0))
-    text = f"the update implies another embedding than theirs (cosine {cosine:.2f}, length {ratio:.2f})"
+    text = (
+        f"the update implies another embedding than theirs (cosine {cosine:.2f}, "
+        f"length {ratio:.2f})"
+    )
     return {text: (angle / 0.3) ** 2 * (1 - clues.learned)}
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch.nn import functional
 
-from rlu_cli.audit.explanations.clues import Clues
+from rlu_cli.audit.explanations.clues import Clues, better_fit, compared
 from rlu_cli.audit.explanations.explanation import Explanation
 from rlu_cli.audit.explanations.trial import Trial, sampled, try_images
 from rlu_cli.evidence.batchnorm_statistics import norm_layers
@@ -17,6 +17,8 @@ from rlu_cli.numerics.dynamics import implied_embedding
 
 _LEARNED = 2.0  # accuracy over chance from which a model is judged by its accuracy
 _BETTER = 1.2  # accuracy in another way over that in the given one, at least
+_DIRECTIONS = 15.0
+_LOOK = 3.0  # drop of the squared log length from which a scaling is tried in training
 _LENGTH = 0.08  # standard deviation of the log length of the implied embedding
 _SIZES = (2.0, 0.5)  # sizes tried, over the given one
 
@@ -37,8 +39,8 @@ def input_scaling(clues: Clues) -> Explanation | None:
     """Another input scaling: by accuracy on a trained model, else by the embedding's length.
 
     gain  trained: (b - c)² / (b + c) for b images right in the other scaling alone and c in the
-          given one alone (McNemar); untrained: the drop of (log length ratio / σ)² of the embedding
-          that the update implies over the images'
+          given one alone (McNemar); untrained: that of the angle of a virtual
+          client's update, for the scaling whose embeddings have the length the update implies
     """
     if not clues.labelled:
         return None
@@ -58,7 +60,8 @@ def input_scaling(clues: Clues) -> Explanation | None:
         name, gain = _most_right(usual, others)
         what = _accuracies(usual, others[name])
     else:
-        name, gain = _best_length(clues, usual, others)
+        name, drop = _best_length(clues, usual, others)
+        gain = _by_training(clues, scalings()[name]) if drop > _LOOK else 0.0
         what = "the length of the embedding that the update implies fits it"
     called = next((f"{k} ({v})" for k, v in KNOWN.items() if v == name), name)
     return Explanation(
@@ -134,6 +137,16 @@ def _best_length(clues: Clues, usual: Trial, others: Mapping[str, Trial]) -> tup
 
     name = min(others, key=lambda one: misfit(others[one]))
     return name, misfit(usual) - misfit(others[name])
+
+
+def _by_training(clues: Clues, normalise: Normalisation) -> float:
+    """Gain of a scaling by the angle of a virtual client that trains with it."""
+    if clues.fit is None:
+        return 0.0
+    config = replace(clues.config, normalise=normalise)
+    shares = clues.fit.shares
+    virtual = replace(clues, config=config).replica(shares)
+    return better_fit(clues.fit, compared(clues.update, virtual, shares), _DIRECTIONS)
 
 
 def _accuracies(usual: Trial, other: Trial) -> str:

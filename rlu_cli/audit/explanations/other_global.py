@@ -8,11 +8,12 @@ from torch.nn import functional
 
 from rlu_cli.audit.explanations.clues import Clues
 from rlu_cli.audit.explanations.explanation import PROOF, Explanation
+from rlu_cli.evidence.batchnorm_statistics import norm_layers
 
 _ADVICE = "give the global model that the client started its round from"
 _TURNED = 0.5  # cosine of the two models' weights below which they are not of one training
 _PER_COSINE = 40.0
-_EXPECTED = 0.0
+_EXPECTED = 0.6  # cosine that right updates of untrained models without BatchNorm exceed
 
 
 def other_global(clues: Clues) -> Explanation | None:
@@ -45,9 +46,10 @@ def other_global(clues: Clues) -> Explanation | None:
         )
     if clues.fit is None:
         return None
+    expected = 0.0 if norm_layers(clues.model) else _EXPECTED * (1 - clues.learned)
     return Explanation(
         "other global",
-        _PER_COSINE * max(_EXPECTED - clues.fit.cosine, 0),
+        _PER_COSINE * max(expected - clues.fit.cosine, 0.0),
         "the update is not what training from the first file does, in either direction (cosine "
         f"{clues.fit.cosine:.2f}): it may be the global model of another round, or that from after "
         "aggregation",

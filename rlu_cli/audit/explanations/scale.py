@@ -5,15 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from rlu_cli.audit.explanations.clues import Clues, Fit, compared, length
+from rlu_cli.audit.explanations.clues import Clues, Fit, length
 from rlu_cli.audit.explanations.explanation import PROOF, Explanation
+from rlu_cli.evidence.batchnorm_statistics import norm_layers
 from rlu_cli.local_training.description import LocalTraining
 from rlu_cli.schemes import step_weights
 
-_SPREAD, _SPREAD_TRAINED = 0.1, 0.2  # of the log length of right updates over virtual ones
-_LONGEST_GAP = -1.0  # log of the generalisation gap, at most
+# Of the log length of right updates over virtual ones. A trained model was trained on the client's
+# images, whose errors are smaller than the server's, and few images make most of the update.
+_MEAN_TRAINED = -0.2
+_SPREAD, _SPREAD_NOISY, _SPREAD_TRAINED = (0.08, 0.04), 0.1, 0.3  # the first below and above
+_ALIKE = 0.4  # cosine from which the angle of an untrained model's update tells
+_DIRECTIONS = 15.0  # independent directions that it counts for
+_COARSE = 0.2  # standard deviation of the log rate that the search finds
 _CLOSE = 0.1  # log length at which the search for the rate stops
 _SEARCHES = 4  # virtual clients that it may train
+_FARTHEST = 3.0  # log factor of a single step of the search
+_FLATTEST, _STEEPEST = 0.4, 2.0  # slope of log length over log rate that is believed
 _NINETY = 1.645
 _GAMMA = 0.9
 _SUSPECT = 2.5  # standard deviations from which another rate is looked for
@@ -21,74 +29,119 @@ _SUSPECT = 2.5  # standard deviations from which another rate is looked for
 
 @dataclass(frozen=True)
 class Rate:
-    """A learning rate, as a multiple of the given one, that gives updates of the client's length.
-
-    factor  of the given rate
-    spread  standard deviation of its logarithm
-    fit     of the update to a virtual client's at this rate
-    """
+    """A learning rate, as a multiple of the given one, and a virtual client's fit at it."""
 
     factor: float
-    spread: float
     fit: Fit
 
 
+@dataclass(frozen=True)
+class Expected:
+    """Log length of a right update over a virtual one, and how much its angle tells.
+
+    mean        of the log length
+    short, long its standard deviation below and above the mean
+    directions  independent directions that the angle counts for; 0 where it tells nothing
+    """
+
+    mean: float
+    short: float
+    long: float
+    directions: float
+
+    def misfit(self, fit: Fit) -> float:
+        """-2 log likelihood: ((log length - mean) / σ)² + D log sin²."""
+        distance = fit.log_length - self.mean
+        spread = self.long if distance > 0 else self.short
+        return (distance / spread) ** 2 + self.directions * math.log(fit.sine_squared)
+
+
 def scale(clues: Clues) -> Explanation | None:
-    """The factor of the learning rate at which a virtual client's update is as long.
+    """The factor of the learning rate at which a virtual client's update is the most alike.
 
     The steps are known from BatchNorm counters where there are any; else more steps, another
     learning rate and momentum look alike.
 
-    gain  the proof by counters that differ from the settings; else the drop of the squared,
-          standardised log length
+    gain  the proof by counters that differ from the settings; else the drop of the misfit of length
+          and angle
     """
     counted = clues.pair.steps
     if counted and counted != clues.case.plan.steps:
         return _steps(clues, counted)
     if clues.fit is None:
         return None
-    mean, spread = expected(clues)
-    distance = (clues.fit.log_length - mean) / spread
-    if abs(distance) < _SUSPECT:
+    right = expected(clues, clues.fit)
+    given = Rate(1.0, clues.fit)
+    rates = [*_searched(clues, given, right), *_nearby(clues, right)]
+    if not rates:
         return None
-    rate = fitting_rate(clues, clues.fit, mean, spread)
-    left = (rate.fit.log_length - mean) / spread
-    return _explained(clues, rate, distance**2 - left**2)
+    best = min(rates, key=lambda rate: right.misfit(rate.fit))
+    gain = right.misfit(given.fit) - right.misfit(best.fit)
+    return _explained(clues, best, _log_error(clues, best, right), gain) if gain > 0 else None
 
 
-def expected(clues: Clues) -> tuple[float, float]:
-    """Mean and standard deviation of the log length where every setting is right.
+def expected(clues: Clues, fit: Fit) -> Expected:
+    """What to expect where every setting is right.
 
-    A trained model was trained on the client's images, whose errors are therefore smaller than the
-    server's: about by the factor (1 - confidence) / (1 - accuracy) on the server's images, as the
-    model is about as often right on its training images as it is sure.
+    On a trained model, the spread has a part from the number of images that it classifies wrong,
+    and the angle tells little; nor does it under BatchNorm, where gradients are noisy.
     """
-    t, trial = clues.learned, clues.trial
-    gap = 0.0
-    if trial is not None and trial.accuracy < 1:
-        gap = math.log(max(1 - trial.sure, 1e-3) / (1 - trial.accuracy))
-    mean = t * min(max(gap, _LONGEST_GAP), 0.0)
-    return mean, _SPREAD + t * (_SPREAD_TRAINED - _SPREAD)
+    t = clues.learned
+    images = (clues.case.plan.total or clues.case.plan.steps * clues.config.batch) + 1
+    wrong = images / clues.case.plan.passes * (1 - clues.accuracy) + 1
+    trained = math.hypot(_SPREAD_TRAINED, wrong**-0.5)
+    angle_tells = not norm_layers(clues.model) and t == 0 and fit.cosine > _ALIKE
+    short, long = _SPREAD if angle_tells else (_SPREAD_NOISY, _SPREAD_NOISY)
+    return Expected(
+        t * _MEAN_TRAINED,
+        short + t * (trained - short),
+        long + t * (trained - long),
+        _DIRECTIONS * angle_tells,
+    )
 
 
-def fitting_rate(clues: Clues, fit: Fit, mean: float, spread: float) -> Rate:
-    """Search the factor of the learning rate at which the log length is `mean`.
+def _searched(clues: Clues, given: Rate, right: Expected) -> list[Rate]:
+    """Rates tried on the way to the length of the update; none where the given one has it.
 
     A secant through the last two tries; the first assumes that length is proportional to the rate.
     """
-    log_factor, slope = 0.0, 1.0
-    for _ in range(_SEARCHES):
-        wanted = (fit.log_length - mean) / slope
-        if abs(fit.log_length - mean) < _CLOSE:
-            break
-        following = log_factor + min(max(wanted, -3.0), 3.0)
-        factor = math.exp(following)
-        shares = clues.shares_at(factor)
-        virtual = clues.replica(shares, at_rate(clues.case.training, factor))
-        found = compared(clues.update, virtual, shares)
-        slope = min(max((fit.log_length - found.log_length) / (following - log_factor), 0.4), 2.0)
-        log_factor, fit = following, found
-    return Rate(math.exp(log_factor), spread / slope, fit)
+    lengths = replace(right, directions=0.0)
+    if lengths.misfit(given.fit) < _SUSPECT**2:
+        return []
+    log_factor, slope, fit = 0.0, 1.0, given.fit
+    rates: list[Rate] = []
+    while len(rates) < _SEARCHES and abs(fit.log_length - right.mean) > _CLOSE:
+        wanted = (fit.log_length - right.mean) / slope
+        following = log_factor + min(max(wanted, -_FARTHEST), _FARTHEST)
+        found = rate_of(clues, math.exp(following))
+        slope = (fit.log_length - found.fit.log_length) / (following - log_factor)
+        slope = min(max(slope, _FLATTEST), _STEEPEST)
+        log_factor, fit = following, found.fit
+        rates.append(found)
+    return rates
+
+
+def _nearby(clues: Clues, right: Expected) -> list[Rate]:
+    """Half and twice the given rate, where the angle tells: labels can make up for the length."""
+    return [rate_of(clues, factor) for factor in (0.5, 2.0)] if right.directions else []
+
+
+def rate_of(clues: Clues, factor: float) -> Rate:
+    """The fit of a virtual client at a multiple of the given rate."""
+    training = at_rate(clues.case.training, factor)
+    return Rate(factor, clues.fit_to(clues.shares_at(factor), training))
+
+
+def _log_error(clues: Clues, best: Rate, right: Expected) -> float:
+    """Standard deviation of the log of the rate that fits.
+
+    From the length at the rate that fits and at the given one, and the spread of lengths; at least
+    a part for the coarse search.
+    """
+    assert clues.fit is not None
+    slope = (clues.fit.log_length - best.fit.log_length) / math.log(best.factor)
+    slope = min(max(slope, _FLATTEST), _STEEPEST)
+    return math.hypot(max(right.short, right.long) / slope, _COARSE)
 
 
 def at_rate(training: LocalTraining, factor: float) -> LocalTraining:
@@ -119,8 +172,8 @@ def _steps(clues: Clues, counted: int) -> Explanation:
     )
 
 
-def _explained(clues: Clues, rate: Rate, gain: float) -> Explanation:
-    low, high = (math.exp(sign * _NINETY * rate.spread) for sign in (-1, 1))
+def _explained(clues: Clues, rate: Rate, error: float, gain: float) -> Explanation:
+    low, high = (math.exp(sign * _NINETY * error) for sign in (-1, 1))
     lr, factor = clues.evidence.lr * rate.factor, rate.factor
     interval = f"{lr:.2g} ({lr * low:.2g} to {lr * high:.2g})"
     counted = bool(clues.pair.steps)

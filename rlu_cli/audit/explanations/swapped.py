@@ -6,6 +6,7 @@ from rlu_cli.audit.explanations.clues import Clues, better_fit, compared, opposi
 from rlu_cli.audit.explanations.explanation import PROOF, Explanation
 from rlu_cli.checkpoints import counter_changes
 
+_DIRECTIONS = 40.0
 _ADVICE = "exchange --global and --local"
 
 
@@ -31,7 +32,7 @@ def swapped(clues: Clues) -> Explanation | None:
     other = compared(opposite(clues.update), backwards, shares)
     return Explanation(
         "swapped",
-        better_fit(clues.fit, other),
+        better_fit(clues.fit, other, _DIRECTIONS),
         "training from the second file leads to the first (cosine of the updates "
         f"{other.cosine:.2f}) rather than the other way round ({clues.fit.cosine:.2f})",
         _ADVICE,

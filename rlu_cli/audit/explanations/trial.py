@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,11 +22,13 @@ class Trial:
 
     right   (A,) bool, whether each image is classified right
     sure    mean probability of the class it calls
+    spread  entropy of the classes it calls over that of all classes alike, 0 to 1
     length  of the mean embedding
     """
 
     right: Tensor
     sure: float
+    spread: float
     length: float
 
     @property
@@ -56,4 +59,7 @@ def try_images(
     order = found.labels.argsort(stable=True)  # the same images in every trial
     right = (found.logits.argmax(1) == found.labels)[order].cpu()
     sure = float(found.probabilities.max(1).values.mean())
-    return Trial(right, sure, float(found.embeddings.double().mean(0).norm()))
+    called = torch.bincount(found.logits.argmax(1).cpu(), minlength=sample.classes).double()
+    shares = called / called.sum()
+    spread = float(-torch.xlogy(shares, shares).sum()) / math.log(sample.classes)
+    return Trial(right, sure, spread, float(found.embeddings.double().mean(0).norm()))

@@ -39,7 +39,8 @@ def weight_decay(clues: Clues) -> Explanation | None:
     return Explanation(
         "weight decay",
         gain,
-        f"the sums of the update over the classes are those of {more}weight decay, about {decay:.2g}",
+        f"the sums of the update over the classes are those of {more}weight decay, about "
+        f"{decay:.2g}",
         f"give --weight-decay {recursion.decay + decay:.2g}",
     )
 
