@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from rlu_cli.case.auxiliary import is_folder
 from rlu_cli.case.build import Case
 from rlu_cli.case.truth import load_truth
 from rlu_cli.errors import UsageError
@@ -28,7 +28,7 @@ def settle_order(case: Case, ends: Ends) -> tuple[Case, Ends]:
     Raises UsageError E110 if it is not.
     """
     position = text_positions(case.auxiliary.class_names)
-    if position is None or "classes" in case.settings or not Path(case.auxiliary.source).is_dir():
+    if position is None or "classes" in case.settings or not is_folder(case.auxiliary):
         return case, ends
     by_number, by_text = (
         int((ends[0].logits.argmax(1).cpu() == labels).sum())
