@@ -61,7 +61,7 @@ class World:
     model: str
     arguments: Mapping[str, Any]
     accuracy: float
-    other: str = DIGITS
+    other: str = "CIFAR10"
     weight: float = 1.0
 
     @property
@@ -77,8 +77,8 @@ WORLDS = {
     "dtanh0": World(DIGITS, "lenet5", {"act": "tanh"}, 0),
     "dvgg0": World(DIGITS, "vgg16", EIGHTH, 0),
     "dvgg80": World(DIGITS, "vgg16", EIGHTH, 0.8),
-    "len0": World("CIFAR10", "lenet5", {"act": "relu"}, 0),
-    "cnn60": World("CIFAR10", "cnn", {"act": "relu"}, 0.6, weight=0.3),
+    "len0": World("CIFAR10", "lenet5", {"act": "relu"}, 0, DIGITS),
+    "cnn60": World("CIFAR10", "cnn", {"act": "relu"}, 0.6, DIGITS, weight=0.3),
     "mn90": World("MNIST32", "lenet5", {"act": "relu"}, 0.9, "CIFAR10"),
 }
 ALPHAS = (0.1, 0.5, 5.0, 100.0)
@@ -398,7 +398,7 @@ MISTAKES = {
     "lr / 2, trained": (said(lr=0.5), SCALE, trained),
     "momentum .9": (unsaid(momentum=0.9), SCALE, several_steps),
     "Adam": (unsaid(optimizer="adam", lr=1e-3), ("adam",), anywhere),
-    "label smoothing .1": (unsaid(label_smoothing=0.1), ("label smoothing",), anywhere),
+    "label smoothing .1": (unsaid(label_smoothing=0.1), ("label smoothing",), trained),
     "weight decay .001": (unsaid(weight_decay=1e-3), ("weight decay",), anywhere),
     "clipping": (unsaid(clip=0.5), ("clipping", *SCALE), anywhere),
     "classes permuted": (permuted, ("class order",), trained),

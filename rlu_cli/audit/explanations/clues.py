@@ -190,9 +190,13 @@ class Clues:
 
     @property
     def learned(self) -> float:
-        """How much the global model has learned: from 0 at twice chance or less to 1."""
+        """How much the global model has learned: from 0 at twice chance or less to 1.
+
+        By its accuracy, or its confidence, which is high on images of another kind too.
+        """
         chance = 1 / self.evidence.classes
-        return min(max((self.accuracy - 2 * chance) / 0.3, 0.0), 1.0)
+        sure = 0.0 if self.trial is None else self.trial.sure
+        return min(max((max(self.accuracy, sure) - 2 * chance) / 0.3, 0.0), 1.0)
 
 
 def class_confidences(outputs: Outputs, classes: int) -> Tensor:

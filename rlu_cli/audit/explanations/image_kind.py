@@ -19,14 +19,14 @@ from rlu_cli.evidence.model_selection import embedding_fit
 
 _ADVICE = "give labelled images like the client's"
 _PER_DISTANCE = 20.0
-_PER_GAP = 60.0
-_GAP = 0.2  # confidence over accuracy that overfitting explains
+_PER_GAP, _MOST = 300.0, 60.0
+_GAP = 0.15  # confidence over accuracy that overfitting explains
 
 
 def image_kind(clues: Clues) -> Explanation | None:
     """Images that the global model is sure and wrong about, or with other statistics or embeddings.
 
-    gain  the sum of: (confidence - accuracy - 0.2) of a trained model, the distance of the first
+    gain  the sum of: (confidence - accuracy - 0.15) of a trained model, the distance of the first
           BatchNorm layer's statistics, and of the embedding that the update implies, in calibrated
           units
     """
@@ -50,9 +50,8 @@ def confidence_gap(clues: Clues) -> dict[str, float]:
     text = (
         f"the global model gives them a mean confidence of {sure:.0%} and is right on {right:.0%}"
     )
-    return {
-        text: _PER_GAP * max(sure - right - _GAP, 0.0) * (2 * right < sure) * clues.trial.spread**2
-    }
+    gap = max(sure - right - _GAP, 0.0) * (2 * right < sure) * clues.trial.spread**2
+    return {text: min(_PER_GAP * gap, _MOST)}
 
 
 def statistics_distance(clues: Clues) -> dict[str, float]:

@@ -8,18 +8,20 @@ from dataclasses import replace
 
 from torch.nn import functional
 
-from rlu_cli.audit.explanations.clues import Clues, better_fit, compared
-from rlu_cli.audit.explanations.explanation import Explanation
+from rlu_cli.audit.explanations.clues import Clues, better_fit
+from rlu_cli.audit.explanations.explanation import MARGIN, Explanation
+from rlu_cli.audit.explanations.scale import expected
 from rlu_cli.audit.explanations.trial import Trial, sampled, try_images
 from rlu_cli.evidence.batchnorm_statistics import norm_layers
 from rlu_cli.models.input_scaling import PRESETS, Normalisation, parse_normalisation
 from rlu_cli.numerics.dynamics import implied_embedding
 
 _LEARNED = 2.0  # accuracy over chance from which a model is judged by its accuracy
-_BETTER = 1.2  # accuracy in another way over that in the given one, at least
-_DIRECTIONS = 15.0
+_BETTER = 1.05  # accuracy in another way over that in the given one, at least
 _LOOK = 3.0  # drop of the squared log length from which a scaling is tried in training
-_LENGTH = 0.08  # standard deviation of the log length of the implied embedding
+# Standard deviation of the log length of the implied embedding, untrained and trained.
+_LENGTH, _LENGTH_TRAINED = 0.08, 0.3
+_DIRECTIONS = 15.0  # that the angle of a trained model's update counts for
 _SIZES = (2.0, 0.5)  # sizes tried, over the given one
 
 # Scalings in common use beside the presets, as --normalize takes them.
@@ -52,17 +54,15 @@ def input_scaling(clues: Clues) -> Explanation | None:
     if usual is None:
         return None
     others = {name: trial for name, trial in tried.items() if trial is not None}
-    chance = 1 / clues.evidence.classes
-    best = max((t.accuracy for t in (*others.values(), usual)), default=chance)
-    if float(best) <= _LEARNED * chance and norm_layers(clues.model):
+    if not clues.learned and norm_layers(clues.model):
         return None  # normalised away: no scaling fits better, and none matters
-    if float(best) > _LEARNED * chance:
-        name, gain = _most_right(usual, others)
-        what = _accuracies(usual, others[name])
-    else:
+    name, gain = _most_right(usual, others) if clues.learned else ("", 0.0)
+    what = _accuracies(usual, others[name]) if name else ""
+    if gain < MARGIN:
         name, drop = _best_length(clues, usual, others)
         gain = _by_training(clues, scalings()[name]) if drop > _LOOK else 0.0
-        what = "the length of the embedding that the update implies fits it"
+        gain += clues.learned * drop * (_LENGTH / _LENGTH_TRAINED) ** 2
+        what = "the update is more like that of a virtual client"
     called = next((f"{k} ({v})" for k, v in KNOWN.items() if v == name), name)
     return Explanation(
         "input scaling",
@@ -140,13 +140,14 @@ def _best_length(clues: Clues, usual: Trial, others: Mapping[str, Trial]) -> tup
 
 
 def _by_training(clues: Clues, normalise: Normalisation) -> float:
-    """Gain of a scaling by the angle of a virtual client that trains with it."""
+    """Gain of a scaling by length and angle of a virtual client that trains with it."""
     if clues.fit is None:
         return 0.0
-    config = replace(clues.config, normalise=normalise)
-    shares = clues.fit.shares
-    virtual = replace(clues, config=config).replica(shares)
-    return better_fit(clues.fit, compared(clues.update, virtual, shares), _DIRECTIONS)
+    other = replace(clues, config=replace(clues.config, normalise=normalise))
+    right, given = expected(clues, clues.fit), clues.fit
+    found = other.fit_to(given.shares, clues.case.training)
+    angle = clues.learned * better_fit(given, found, _DIRECTIONS)
+    return right.misfit(given) - right.misfit(found) + angle
 
 
 def _accuracies(usual: Trial, other: Trial) -> str:

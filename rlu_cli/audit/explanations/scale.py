@@ -14,9 +14,9 @@ from rlu_cli.schemes import step_weights
 # Of the log length of right updates over virtual ones. A trained model was trained on the client's
 # images, whose errors are smaller than the server's, and few images make most of the update.
 _MEAN_TRAINED = -0.2
-_SPREAD, _SPREAD_NOISY, _SPREAD_TRAINED = (0.08, 0.04), 0.1, 0.3  # the first below and above
+_SPREAD, _SPREAD_NOISY, _SPREAD_TRAINED = (0.08, 0.025), 0.085, 0.3  # the first below and above
 _ALIKE = 0.4  # cosine from which the angle of an untrained model's update tells
-_DIRECTIONS = 15.0  # independent directions that it counts for
+_DIRECTIONS = 10.0  # independent directions that it counts for
 _COARSE = 0.2  # standard deviation of the log rate that the search finds
 _CLOSE = 0.1  # log length at which the search for the rate stops
 _SEARCHES = 4  # virtual clients that it may train

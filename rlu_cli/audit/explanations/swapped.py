@@ -11,7 +11,7 @@ from rlu_cli.audit.explanations.explanation import PROOF, Explanation
 from rlu_cli.checkpoints import counter_changes
 from rlu_cli.types import Outputs
 
-_DIRECTIONS, _DIRECTIONS_TRAINED = 40.0, 30.0
+_DIRECTIONS, _DIRECTIONS_TRAINED = 50.0, 40.0
 _PER_EVENNESS = 40.0
 _ADVICE = "exchange --global and --local"
 
