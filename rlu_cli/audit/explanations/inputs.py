@@ -20,7 +20,7 @@ _LEARNED = 2.0  # accuracy over chance from which a model is judged by its accur
 _BETTER = 1.05  # accuracy in another way over that in the given one, at least
 _LOOK = 3.0  # drop of the squared log length from which a scaling is tried in training
 # Standard deviation of the log length of the implied embedding, untrained and trained.
-_LENGTH, _LENGTH_TRAINED = 0.08, 0.3
+_LENGTH, _LENGTH_TRAINED = 0.08, 0.45
 _DIRECTIONS = 15.0  # that the angle of a trained model's update counts for
 _SIZES = (2.0, 0.5)  # sizes tried, over the given one
 

@@ -15,6 +15,7 @@ from rlu_cli.schemes import step_weights
 # images, whose errors are smaller than the server's, and few images make most of the update.
 _MEAN_TRAINED = -0.2
 _SPREAD, _SPREAD_NOISY, _SPREAD_TRAINED = (0.08, 0.025), 0.085, 0.3  # the first below and above
+_FREEDOM = 3.0  # degrees of freedom of the log length on a trained model
 _ALIKE = 0.4  # cosine from which the angle of an untrained model's update tells
 _DIRECTIONS = 10.0  # independent directions that it counts for
 _COARSE = 0.2  # standard deviation of the log rate that the search finds
@@ -24,7 +25,7 @@ _FARTHEST = 3.0  # log factor of a single step of the search
 _FLATTEST, _STEEPEST = 0.4, 2.0  # slope of log length over log rate that is believed
 _NINETY = 1.645
 _GAMMA = 0.9
-_SUSPECT = 2.5  # standard deviations from which another rate is looked for
+_SUSPECT = 5.0  # misfit of the length from which another rate is looked for
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,25 @@ class Expected:
     mean        of the log length
     short, long its standard deviation below and above the mean
     directions  independent directions that the angle counts for; 0 where it tells nothing
+    freedom     degrees of freedom of Student's t, whose tails the length has; None for a normal one
     """
 
     mean: float
     short: float
     long: float
     directions: float
+    freedom: float | None = None
 
     def misfit(self, fit: Fit) -> float:
-        """-2 log likelihood: ((log length - mean) / σ)² + D log sin²."""
+        """-2 log likelihood: d² + D log sin², d = (log length - mean) / σ.
+
+        With ν degrees of freedom, (ν + 1) log(1 + d² / ν) in place of d².
+        """
         distance = fit.log_length - self.mean
-        spread = self.long if distance > 0 else self.short
-        return (distance / spread) ** 2 + self.directions * math.log(fit.sine_squared)
+        square = (distance / (self.long if distance > 0 else self.short)) ** 2
+        if self.freedom is not None:
+            square = (self.freedom + 1) * math.log1p(square / self.freedom)
+        return square + self.directions * math.log(fit.sine_squared)
 
 
 def scale(clues: Clues) -> Explanation | None:
@@ -83,8 +91,8 @@ def scale(clues: Clues) -> Explanation | None:
 def expected(clues: Clues, fit: Fit) -> Expected:
     """What to expect where every setting is right.
 
-    On a trained model, the spread has a part from the number of images that it classifies wrong,
-    and the angle tells little; nor does it under BatchNorm, where gradients are noisy.
+    On a trained model, the spread has a part from the number of images that it classifies wrong.
+    Those few can make very long updates, or none, so the tails are wide, and the angle tells little; nor does it under BatchNorm, where gradients are noisy.
     """
     t = clues.learned
     images = (clues.case.plan.total or clues.case.plan.steps * clues.config.batch) + 1
@@ -97,6 +105,7 @@ def expected(clues: Clues, fit: Fit) -> Expected:
         short + t * (trained - short),
         long + t * (trained - long),
         _DIRECTIONS * angle_tells,
+        _FREEDOM if t else None,
     )
 
 
@@ -106,7 +115,7 @@ def _searched(clues: Clues, given: Rate, right: Expected) -> list[Rate]:
     A secant through the last two tries; the first assumes that length is proportional to the rate.
     """
     lengths = replace(right, directions=0.0)
-    if lengths.misfit(given.fit) < _SUSPECT**2:
+    if lengths.misfit(given.fit) < _SUSPECT:
         return []
     log_factor, slope, fit = 0.0, 1.0, given.fit
     rates: list[Rate] = []
