@@ -92,7 +92,8 @@ def expected(clues: Clues, fit: Fit) -> Expected:
     """What to expect where every setting is right.
 
     On a trained model, the spread has a part from the number of images that it classifies wrong.
-    Those few can make very long updates, or none, so the tails are wide, and the angle tells little; nor does it under BatchNorm, where gradients are noisy.
+    Those few can make very long updates, or none, so that the tails are wide, and the angle tells
+    little; nor does it under BatchNorm, where gradients are noisy.
     """
     t = clues.learned
     images = (clues.case.plan.total or clues.case.plan.steps * clues.config.batch) + 1
