@@ -384,7 +384,7 @@ def smaller_images(lab: Lab, trial: Trial) -> Given:
 
 
 MISTAKES: dict[str, tuple[Callable[[Lab, Trial], Given], tuple[str, ...], Callable[[Trial], bool]]]
-SCALE = ("learning rate", "steps", "momentum")
+SCALE = ("learning rate", "steps")
 MISTAKES = {
     "pair swapped": (swapped, ("swapped",), anywhere),
     "global of the round before": (earlier_global, ("other global", *SCALE), anywhere),
@@ -400,7 +400,7 @@ MISTAKES = {
     "Adam": (unsaid(optimizer="adam", lr=1e-3), ("adam",), anywhere),
     "label smoothing .1": (unsaid(label_smoothing=0.1), ("label smoothing",), trained),
     "weight decay .001": (unsaid(weight_decay=1e-3), ("weight decay",), anywhere),
-    "clipping": (unsaid(clip=0.5), ("clipping", *SCALE), anywhere),
+    "clipping": (unsaid(clip=0.5), SCALE, anywhere),
     "classes permuted": (permuted, ("class order",), trained),
     "text order": (text_order, ("class order",), trained),
     "other scaling": (other_scaling, ("input scaling",), scaling_matters),

@@ -24,7 +24,8 @@ _SEARCHES = 4  # virtual clients that it may train
 _FARTHEST = 3.0  # log factor of a single step of the search
 _FLATTEST, _STEEPEST = 0.4, 2.0  # slope of log length over log rate that is believed
 _NINETY = 1.645
-_GAMMA = 0.9
+_GAMMA = 0.9  # the usual momentum
+_LONGER = 1.1  # by how much momentum lengthens an update, at least
 _SUSPECT = 5.0  # misfit of the length from which another rate is looked for
 
 
@@ -183,33 +184,31 @@ def _steps(clues: Clues, counted: int) -> Explanation:
 
 
 def _explained(clues: Clues, rate: Rate, error: float, gain: float) -> Explanation:
+    """The explanation with the rate that fits, its 90 % interval, and what else would fit.
+
+    error  standard deviation of the log of the rate
+    """
     low, high = (math.exp(sign * _NINETY * error) for sign in (-1, 1))
     lr, factor = clues.evidence.lr * rate.factor, rate.factor
     interval = f"{lr:.2g} ({lr * low:.2g} to {lr * high:.2g})"
     counted = bool(clues.pair.steps)
-    others = [] if counted else [f"{factor:.2g} times as many steps"]
     by_momentum = momentum_factor(clues)
-    momentum = low < by_momentum / factor < high and by_momentum > 1.1
-    if momentum:
-        others.append(f"momentum {_GAMMA} at the given rate")
-    if factor < 1:
-        others.append(f"clipping to a norm of about {_clipped_norm(clues):.2g}")
-    elif not counted:
-        others.append("a global model of an earlier round")
-    longer = (
-        f"{factor:.2g} times as long as" if factor > 1 else f"only {factor:.2g} times as long as"
-    )
+    likes = {
+        f"{factor:.2g} times as many steps": not counted,
+        f"momentum {_GAMMA} at the given rate": low < by_momentum / factor < high
+        and by_momentum > _LONGER,
+        f"clipping to a norm of about {_clipped_norm(clues):.2g}": factor < 1,
+        "a global model of an earlier round": factor > 1 and not counted,
+    }
+    others = [text for text, fits in likes.items() if fits]
     rest = f"; {' or '.join(others)} would look the same" * bool(others)
-    name = "momentum" if momentum and counted else "learning rate"
+    steps = " and the steps (--epochs, --samples)" * (not counted)
     return Explanation(
-        name,
+        "learning rate",
         gain,
-        f"the update is {longer} the settings make it: a learning rate of {interval} fits{rest}",
-        "check --lr"
-        + "" * counted
-        + ", --epochs, --samples" * (not counted)
-        + " and --momentum"
-        + ", --clip" * (factor < 1),
+        f"the update is too {'long' if factor > 1 else 'short'} for the settings: a learning rate "
+        f"of {interval} fits instead of {clues.evidence.lr:g}{rest}",
+        f"check --lr{steps}, --momentum and --clip",
     )
 
 
