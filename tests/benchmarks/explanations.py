@@ -75,10 +75,10 @@ WORLDS = {
     "dlen60": World(DIGITS, "lenet5", {"act": "relu"}, 0.6),
     "dlen90": World(DIGITS, "lenet5", {"act": "relu"}, 0.9),
     "dtanh0": World(DIGITS, "lenet5", {"act": "tanh"}, 0),
-    "dvgg0": World(DIGITS, "vgg16", EIGHTH, 0),
-    "dvgg80": World(DIGITS, "vgg16", EIGHTH, 0.8),
-    "len0": World("CIFAR10", "lenet5", {"act": "relu"}, 0, DIGITS),
-    "cnn60": World("CIFAR10", "cnn", {"act": "relu"}, 0.6, DIGITS, weight=0.3),
+    "dvgg0": World(DIGITS, "vgg16", EIGHTH, 0, weight=0.5),
+    "dvgg80": World(DIGITS, "vgg16", EIGHTH, 0.8, weight=0.5),
+    "len0": World("CIFAR10", "lenet5", {"act": "relu"}, 0, DIGITS, weight=0.5),
+    "cnn60": World("CIFAR10", "cnn", {"act": "relu"}, 0.6, DIGITS, weight=0.2),
     "mn90": World("MNIST32", "lenet5", {"act": "relu"}, 0.9, "CIFAR10"),
 }
 ALPHAS = (0.1, 0.5, 5.0, 100.0)

@@ -23,6 +23,8 @@ def adam(clues: Clues) -> Explanation | None:
     """
     if clues.case.training.optimizer != "sgd" or relative_sum(clues) < _BROKEN:
         return None
+    if clues.turned:
+        return None
     largest = torch.tensor(
         [float(value.abs().max()) for value in clues.update.values() if value.numel() >= _FEWEST]
     )

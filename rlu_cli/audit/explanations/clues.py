@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import median
 
 import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rlu_cli.audit.explanations.trial import Trial, sampled, try_images
 from rlu_cli.case.auxiliary import is_noise
@@ -26,6 +28,8 @@ Update = Mapping[str, Tensor]  # of each parameter, by name, float64 on the CPU
 
 _SUM_WEIGHT = 1e3  # of the row Σz = 1 against the others
 _COSTLY = 8  # images that a virtual client may train on, per auxiliary image
+_TURNED = 0.5  # cosine of the weights of two models below which they are not of one training
+_LARGE = 32  # elements of a tensor whose direction counts
 _DIVERGED = -3.0  # log length of an update over one that diverged
 _SINE = 0.01  # squared sine between virtual clients that differ in nothing but their images
 
@@ -98,6 +102,21 @@ class Clues:
     def update(self) -> dict[str, Tensor]:
         """Δθ of every parameter."""
         return {name: value - self.origin[name] for name, value in self.end.items()}
+
+    @cached_property
+    def turn(self) -> float:
+        """Median cosine of the two models' weights, over the tensors."""
+        cosines = [
+            float(functional.cosine_similarity(value.flatten(), self.end[name].flatten(), dim=0))
+            for name, value in self.origin.items()
+            if value.dim() > 1 and value.numel() >= _LARGE
+        ]
+        return median(cosines) if cosines else 1.0
+
+    @property
+    def turned(self) -> bool:
+        """Whether the two models cannot be of one training."""
+        return self.turn < _TURNED
 
     @cached_property
     def confidence(self) -> Tensor:

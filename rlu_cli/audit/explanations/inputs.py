@@ -59,9 +59,7 @@ def input_scaling(clues: Clues) -> Explanation | None:
     name, gain = _most_right(usual, others) if clues.learned else ("", 0.0)
     what = _accuracies(usual, others[name]) if name else ""
     if gain < MARGIN:
-        name, drop = _best_length(clues, usual, others)
-        gain = _by_training(clues, scalings()[name]) if drop > _LOOK else 0.0
-        gain += clues.learned * drop * (_LENGTH / _LENGTH_TRAINED) ** 2
+        name, gain = _most_alike(clues, usual, others)
         what = "the update is more like that of a virtual client"
     called = next((f"{k} ({v})" for k, v in KNOWN.items() if v == name), name)
     return Explanation(
@@ -137,6 +135,22 @@ def _best_length(clues: Clues, usual: Trial, others: Mapping[str, Trial]) -> tup
 
     name = min(others, key=lambda one: misfit(others[one]))
     return name, misfit(usual) - misfit(others[name])
+
+
+def _most_alike(clues: Clues, usual: Trial, others: Mapping[str, Trial]) -> tuple[str, float]:
+    """The scaling with which a virtual client is most like this one, and its gain.
+
+    Tried are the one whose embeddings have the length that the update implies, and on an untrained
+    model the presets: skewed labels change that length too.
+    """
+    best, drop = _best_length(clues, usual, others)
+    tried = {best} if drop > _LOOK else set()
+    tried |= set() if clues.learned else others.keys() & PRESETS.keys()
+    gains = {name: _by_training(clues, scalings()[name]) for name in sorted(tried)}
+    if best in gains:
+        gains[best] += clues.learned * drop * (_LENGTH / _LENGTH_TRAINED) ** 2
+    name = max(gains, key=lambda one: gains[one], default=best)
+    return name, gains.get(name, 0.0)
 
 
 def _by_training(clues: Clues, normalise: Normalisation) -> float:

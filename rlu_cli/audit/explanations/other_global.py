@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from statistics import median
-
-from torch.nn import functional
-
 from rlu_cli.audit.explanations.clues import Clues
 from rlu_cli.audit.explanations.explanation import PROOF, Explanation
 from rlu_cli.evidence.batchnorm_statistics import norm_layers
 
 _ADVICE = "give the global model that the client started its round from"
-_TURNED = 0.5  # cosine of the two models' weights below which they are not of one training
 _PER_COSINE = 40.0
 _EXPECTED = 0.6  # cosine that right updates of untrained models without BatchNorm exceed
 
@@ -23,16 +18,11 @@ def other_global(clues: Clues) -> Explanation | None:
           still while their statistics moved; else that of a cosine with a virtual client's update
           that is too small
     """
-    turned = [
-        float(functional.cosine_similarity(value.flatten(), clues.end[name].flatten(), dim=0))
-        for name, value in clues.origin.items()
-        if value.dim() > 1 and value.numel() >= 32
-    ]
-    if turned and median(turned) < _TURNED:
+    if clues.turned:
         return Explanation(
             "other global",
             PROOF,
-            f"the weights of the two files have a median cosine of {median(turned):.2f}: they come "
+            f"the weights of the two files have a median cosine of {clues.turn:.2f}: they come "
             "from different initial weights or different trainings",
             _ADVICE,
         )

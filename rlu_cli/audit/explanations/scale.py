@@ -15,7 +15,8 @@ from rlu_cli.schemes import step_weights
 # images, whose errors are smaller than the server's, and few images make most of the update.
 _MEAN_TRAINED = -0.2
 _SPREAD, _SPREAD_NOISY, _SPREAD_TRAINED = (0.08, 0.025), 0.085, 0.3  # the first below and above
-_FREEDOM = 3.0  # degrees of freedom of the log length on a trained model
+# Degrees of freedom of the log length, without and with a trained model.
+_FREEDOM, _FREEDOM_TRAINED = 10.0, 3.0
 _ALIKE = 0.4  # cosine from which the angle of an untrained model's update tells
 _DIRECTIONS = 10.0  # independent directions that it counts for
 _COARSE = 0.2  # standard deviation of the log rate that the search finds
@@ -44,25 +45,21 @@ class Expected:
     mean        of the log length
     short, long its standard deviation below and above the mean
     directions  independent directions that the angle counts for; 0 where it tells nothing
-    freedom     degrees of freedom of Student's t, whose tails the length has; None for a normal one
+    freedom     ν, degrees of freedom of Student's t, whose tails the log length has
     """
 
     mean: float
     short: float
     long: float
     directions: float
-    freedom: float | None = None
+    freedom: float
 
     def misfit(self, fit: Fit) -> float:
-        """-2 log likelihood: d² + D log sin², d = (log length - mean) / σ.
-
-        With ν degrees of freedom, (ν + 1) log(1 + d² / ν) in place of d².
-        """
+        """-2 log likelihood: (ν + 1) log(1 + d² / ν) + D log sin², d = (log length - mean) / σ."""
         distance = fit.log_length - self.mean
         square = (distance / (self.long if distance > 0 else self.short)) ** 2
-        if self.freedom is not None:
-            square = (self.freedom + 1) * math.log1p(square / self.freedom)
-        return square + self.directions * math.log(fit.sine_squared)
+        tails = (self.freedom + 1) * math.log1p(square / self.freedom)
+        return tails + self.directions * math.log(fit.sine_squared)
 
 
 def scale(clues: Clues) -> Explanation | None:
@@ -107,7 +104,7 @@ def expected(clues: Clues, fit: Fit) -> Expected:
         short + t * (trained - short),
         long + t * (trained - long),
         _DIRECTIONS * angle_tells,
-        _FREEDOM if t else None,
+        _FREEDOM_TRAINED if t else _FREEDOM,
     )
 
 
