@@ -14,7 +14,7 @@ from rlu_cli.schemes import step_weights
 # Of the log length of right updates over virtual ones. A trained model was trained on the client's
 # images, whose errors are smaller than the server's, and few images make most of the update.
 _MEAN_TRAINED = -0.2
-_SPREAD, _SPREAD_NOISY, _SPREAD_TRAINED = (0.08, 0.025), 0.085, 0.3  # the first below and above
+_SPREAD, _SPREAD_NOISY, _SPREAD_TRAINED = (0.08, 0.02), 0.085, 0.3  # the first below and above
 # Degrees of freedom of the log length, without and with a trained model.
 _FREEDOM, _FREEDOM_TRAINED = 10.0, 3.0
 _ALIKE = 0.4  # cosine from which the angle of an untrained model's update tells
@@ -78,7 +78,7 @@ def scale(clues: Clues) -> Explanation | None:
         return None
     right = expected(clues, clues.fit)
     given = Rate(1.0, clues.fit)
-    rates = [*_searched(clues, given, right), *_nearby(clues, right)]
+    rates = [*_searched(clues, given, right), *_nearby(clues, given, right)]
     if not rates:
         return None
     best = min(rates, key=lambda rate: right.misfit(rate.fit))
@@ -129,9 +129,20 @@ def _searched(clues: Clues, given: Rate, right: Expected) -> list[Rate]:
     return rates
 
 
-def _nearby(clues: Clues, right: Expected) -> list[Rate]:
-    """Half and twice the given rate, where the angle tells: labels can make up for the length."""
-    return [rate_of(clues, factor) for factor in (0.5, 2.0)] if right.directions else []
+def _nearby(clues: Clues, given: Rate, right: Expected) -> list[Rate]:
+    """Rates halved and doubled as long as that fits better, where the angle tells.
+
+    Other labels can make up for the length that a wrong rate causes, but not for the angle.
+    """
+    rates: list[Rate] = []
+    for factor in (0.5, 2.0) if right.directions else ():
+        best = given
+        while best.factor * factor > math.exp(-_FARTHEST) and len(rates) < 2 * _SEARCHES:
+            rates.append(rate_of(clues, best.factor * factor))
+            if right.misfit(rates[-1].fit) >= right.misfit(best.fit):
+                break
+            best = rates[-1]
+    return rates
 
 
 def rate_of(clues: Clues, factor: float) -> Rate:
