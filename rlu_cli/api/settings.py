@@ -31,6 +31,7 @@ class _Client(TypedDict, total=False):
     betas: tuple[float, float]
     clip: float
     label_smoothing: float
+    class_weights: Sequence[float]
     lr_schedule: str
     scheme: str
     model: str

@@ -44,6 +44,11 @@ def method_for(evidence: Evidence, *, buffers: bool, noise: bool) -> Choice:
             "bayes",
             "the model is trained, and the weight update shows how large the client's errors are",
         ),
+        (
+            not evidence.biased,
+            "bayes",
+            "the output layer has no bias, and the weight update shows the labels without it",
+        ),
         (True, "rlu", "the model is untrained and has no BatchNorm buffers"),
     )
     return next(Choice(method, reason) for holds, method, reason in rules if holds)

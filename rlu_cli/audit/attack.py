@@ -13,21 +13,25 @@ from rlu_cli.attacks import ATTACKS, concerns, method_for
 from rlu_cli.attacks import AUTO as AUTO_METHOD
 from rlu_cli.attacks.method import learned_something
 from rlu_cli.attacks.noise_model import round_of
-from rlu_cli.attacks.observations import INTERPOLATION
+from rlu_cli.attacks.observations import INTERPOLATION, VIRTUAL_POPULATION
 from rlu_cli.audit.applicability import refusal, refuse_noise_on_trained, require_any
 from rlu_cli.audit.assumptions import assumptions
+from rlu_cli.audit.class_weights import without_weights
 from rlu_cli.audit.credibility import credibility, posterior_of
 from rlu_cli.audit.diagnostics import (
     estimate_warnings,
+    explanation_warnings,
     method_warnings,
     update_diagnostics,
     update_warnings,
 )
+from rlu_cli.audit.explanations import Explanation, explain
 from rlu_cli.audit.finding import CaseFinding, MethodFinding
 from rlu_cli.audit.identifiability import check_informative, identifiability_warnings
 from rlu_cli.audit.learning_rate import inferred_rate, rate_warnings
 from rlu_cli.audit.model_average import averaged, hypotheses_to_average
 from rlu_cli.audit.scoring import score, uniform_floor
+from rlu_cli.audit.settled_order import settle_order
 from rlu_cli.audit.verdict import Circumstances, verdict
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.case.build import Case
@@ -55,11 +59,13 @@ def attack(
     *,
     cache: OutputsCache | None = None,
     progress: ProgressCallback = lambda text: None,
+    judge: bool = True,
 ) -> CaseFinding:
     """Recover the label counts of one client by each of `methods`.
 
     cache     share it between clients of one global model to evaluate the model only once
     progress  progress callback
+    judge     whether to look for mistaken settings and to give verdicts
 
     If several architectures or input scalings are probable, the answer is their mean.
 
@@ -74,13 +80,17 @@ def attack(
     selected = ranked[0]
     architecture = (selected.model, repr(sorted(selected.arguments.items())))
     ends = evaluate_ends(case, model, config, cache or OutputsCache(), architecture)
+    case, ends = settle_order(case, ends)
     evidence = assemble(case, offset, ends)
     methods, chosen = _chosen(case, evidence, methods)
     require_any(case, methods)
     needs = _needs(case, methods)
     evidence = observe(Scene(case, model, config, evidence, progress), needs)
+    if case.training.class_weights is not None and INTERPOLATION in needs and evidence.linear:
+        evidence = _weighted_alone(evidence)
     diagnostics = update_diagnostics(case, evidence)
     refuse_noise_on_trained(case, evidence, diagnostics)
+    explanation = explain(case, model, config, evidence, progress) if judge else None
     found = tuple(replace(_run(n, case, evidence), chosen=chosen.get(n)) for n in methods)
     finding = CaseFinding(
         case=case,
@@ -91,17 +101,26 @@ def attack(
         biased=evidence.biased,
         diagnostics=diagnostics,
         assumptions=tuple(assumptions(case, config.batch, training=config.training)),
-        warnings=(*update_warnings(case, diagnostics), *rate_warnings(case, found)),
+        warnings=(
+            *explanation_warnings(explanation),
+            *update_warnings(case, diagnostics),
+            *rate_warnings(case, found),
+        ),
         methods=found,
         floor=None if case.truth is None else uniform_floor(case.truth),
+        explanation=explanation,
     )
     kept = hypotheses_to_average(ranked)
     others = [
-        attack(replace(case, hypotheses=(one,)), methods, cache=cache, progress=progress)
+        attack(
+            replace(case, hypotheses=(one,)), methods, cache=cache, progress=progress, judge=False
+        )
         for one in kept[1:]
     ]
     finding = averaged(finding, others, kept)
-    return replace(finding, methods=_judged(case, evidence, finding.methods))
+    if not judge:
+        return finding
+    return replace(finding, methods=_judged(case, evidence, finding.methods, explanation))
 
 
 def _select_model(
@@ -120,6 +139,15 @@ def _select_model(
     if (best.model, best.arguments) != (first.model, first.arguments):
         model = best.build(case.pair.before, classes)
     return tuple(ranked), model, replace(config, normalise=parse_normalisation(best.normalise))
+
+
+def _weighted_alone(evidence: Evidence) -> Evidence:
+    """The evidence without BatchNorm means, which a class-weighted loss leaves unweighted.
+
+    The update shows w z and the means show z: no method reads both at once.
+    """
+    kept = replace(evidence[INTERPOLATION], means=())
+    return evidence.with_observed(INTERPOLATION, kept)
 
 
 def _chosen(
@@ -141,7 +169,10 @@ def _needs(case: Case, methods: Sequence[str]) -> set[Observation[Any]]:
 
 
 def _judged(
-    case: Case, evidence: Evidence, found: Sequence[MethodFinding]
+    case: Case,
+    evidence: Evidence,
+    found: Sequence[MethodFinding],
+    explanation: Explanation | None,
 ) -> tuple[MethodFinding, ...]:
     """The findings with what is known of their errors, and verdicts.
 
@@ -154,7 +185,7 @@ def _judged(
     reference = next((one for one in known if one is not None), None)
     if reference is None and not is_noise(case.auxiliary):
         reference = ATTACKS[JUDGE].attack(evidence).posterior
-    circumstances = _circumstances(case, evidence)
+    circumstances = _circumstances(case, evidence, explanation)
     judged = []
     for one in found:
         if one.recovery is None:
@@ -172,12 +203,14 @@ def _judged(
     return tuple(judged)
 
 
-def _circumstances(case: Case, evidence: Evidence) -> Circumstances:
+def _circumstances(
+    case: Case, evidence: Evidence, explanation: Explanation | None
+) -> Circumstances:
     folds = 0.0
     if not is_noise(case.auxiliary):
         folds = round_of(evidence, evidence[INTERPOLATION]).folds
     images = torch.bincount(case.auxiliary.labels, minlength=case.auxiliary.classes)
-    return Circumstances(None, int(images.min()), folds, learned_something(evidence))
+    return Circumstances(explanation, int(images.min()), folds, learned_something(evidence))
 
 
 def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
@@ -186,7 +219,12 @@ def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:
     if reason is not None:
         return MethodFinding(name, None, None, (), reason)
     method = ATTACKS[name]
-    recovery = check_informative(method.configured(case.value)(evidence))
+    recovery = method.configured(case.value)(evidence)
+    weights = case.training.class_weights
+    if weights is not None and VIRTUAL_POPULATION not in method.needs:
+        # A population trains with the weights itself, and knows its clients' own shares.
+        recovery = without_weights(recovery, weights, evidence.total)
+    recovery = check_informative(recovery)
     scored = None
     if case.truth is not None and recovery.counts is not None:
         scored = score(recovery.counts, case.truth, recovery.present)

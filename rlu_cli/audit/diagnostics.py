@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlu_cli.audit.explanations import Explanation
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.case.build import Case
@@ -20,7 +21,6 @@ from rlu_cli.types import Evidence, Outputs, Recovery
 
 OF_METHOD = "W320"
 _SUM_TOLERANCE = 1e-3
-_RESIDUAL = 0.1
 _CONDITION = 100.0
 _WEIGHTING_LOSS = 0.02
 _ROUNDING_LIMIT = 0.05
@@ -147,15 +147,6 @@ def estimate_warnings(
     found = []
     if not recovery.status.ok:
         found.append(FindingWarning("W310", recovery.status.value))
-    if diagnostics.get("residual", 0.0) > _RESIDUAL:
-        found.append(
-            FindingWarning(
-                "W311",
-                f"{diagnostics['residual']:.0%} of the bias update remains unexplained: the "
-                "learning rate may be larger than given, or the client did not train as "
-                "described (a learning rate given too large is not detected)",
-            )
-        )
     if diagnostics.get("condition", 0.0) > _CONDITION:
         found.append(
             FindingWarning(
@@ -175,6 +166,14 @@ def estimate_warnings(
             )
         )
     return found
+
+
+def explanation_warnings(explanation: Explanation | None) -> list[FindingWarning]:
+    """A warning with the mistake that explains the evidence best, if there is one."""
+    if explanation is None:
+        return []
+    shown, hidden = (explanation, explanation.redacted())
+    return [FindingWarning("W350", f"{shown.sentence}: {shown.advice}", f"{hidden.sentence}")]
 
 
 def no_expected_accuracy(problem: RluError) -> FindingWarning:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from rlu_cli.audit.credibility import Credibility
+from rlu_cli.audit.explanations import Explanation
 from rlu_cli.audit.scoring import Score
 from rlu_cli.audit.verdict import Verdict
 from rlu_cli.audit.warning import FindingWarning
@@ -53,6 +54,7 @@ class CaseFinding:
     assumptions     behind the result, in sentences
     methods         result of each method
     floor           score of a uniform guess; None without truth
+    explanation     the mistake that explains the evidence better than the settings; None for none
     """
 
     case: Case
@@ -66,6 +68,7 @@ class CaseFinding:
     warnings: tuple[FindingWarning, ...]
     methods: tuple[MethodFinding, ...]
     floor: Score | None
+    explanation: Explanation | None = None
 
     @property
     def first(self) -> MethodFinding:

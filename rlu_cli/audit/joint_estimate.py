@@ -103,7 +103,7 @@ def joint_estimate(
                 continue
             earlier = _earlier_case(finding, past)
             _refuse_repeated(earlier, used)
-            found = attack(earlier, (method,), progress=progress)
+            found = attack(earlier, (method,), progress=progress, judge=False)
         except RluError as problem:
             left_out.append(LeftOut(folder.name, problem.message, problem.code))
             continue

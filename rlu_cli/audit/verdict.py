@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlu_cli.audit.credibility import Credibility
+from rlu_cli.audit.explanations import Explanation
 from rlu_cli.types import Recovery
 
 RELIABLE, ROUGH, UNRELIABLE = "reliable", "rough", "unreliable"
@@ -27,24 +28,26 @@ class Verdict:
     level   "reliable", "rough" or "unreliable"
     cause   the one most likely cause, as a sentence; None for a reliable answer
     advice  what to do about it; None for a reliable answer
+    redacted  replaces the cause in a redacted report; None if the cause says nothing on the client
     """
 
     level: str
     cause: str | None = None
     advice: str | None = None
+    redacted: str | None = None
 
 
 @dataclass(frozen=True)
 class Circumstances:
     """What may be the cause of an inaccurate answer.
 
-    mistaken    cause and advice where another setting explains the update better
+    mistaken    a mistake that explains the update better than the settings; None for none
     images      least number of auxiliary images of a class
     folds       time constants of the client's adaptation (`attacks.noise_model.Round`)
     separates   whether the global model separates the classes
     """
 
-    mistaken: tuple[str, str] | None
+    mistaken: Explanation | None
     images: int
     folds: float
     separates: bool
@@ -56,7 +59,9 @@ def verdict(recovery: Recovery, known: Credibility | None, circumstances: Circum
     known  credibility of the answer; None if nothing is known of its error
     """
     if circumstances.mistaken is not None:
-        return Verdict(UNRELIABLE, *circumstances.mistaken)
+        mistake = circumstances.mistaken
+        hidden = mistake.redacted().sentence if mistake.private else None
+        return Verdict(UNRELIABLE, mistake.sentence, mistake.advice, hidden)
     cause = _cause(recovery.diagnostics, circumstances)
     if not recovery.status.ok:
         return Verdict(UNRELIABLE, recovery.status.value, cause[1])

@@ -96,6 +96,11 @@ def is_noise(auxiliary: Auxiliary) -> bool:
     return auxiliary.source == NOISE
 
 
+def is_folder(auxiliary: Auxiliary) -> bool:
+    """Whether the images come from a folder with one sub-folder a class."""
+    return not is_noise(auxiliary) and Path(auxiliary.source).is_dir()
+
+
 def _notes(data: LabelledImages) -> tuple[str, ...]:
     notes = []
     if data.split is not None:

@@ -23,7 +23,7 @@ from rlu_cli.checkpoints import (
     find_output_layer,
     open_from,
 )
-from rlu_cli.errors import InputError, RluError, printable
+from rlu_cli.errors import InputError, RluError, UsageError, printable
 from rlu_cli.local_training.description import LocalTraining, describe_local_training
 from rlu_cli.local_training.step_plan import StepPlan
 from rlu_cli.models import runs_code
@@ -149,6 +149,7 @@ def _opened(
     classes = len(names) if names else None
     layer = find_output_layer(pair.before.state, layer=value("layer"), classes=classes)
     pair = replace(pair, layer=layer)
+    _check_class_weights(training, len(pair.heads[0].weight))
     if pair.before is not pair.after:  # fail before reading any image
         check_pair(pair)
     if not runs_code(value("model") or ""):  # a user's own model may be a single layer
@@ -168,6 +169,17 @@ def _opened(
         truth=None,
         truth_path=None,
     )
+
+
+def _check_class_weights(training: LocalTraining, classes: int) -> None:
+    """Raise UsageError E101 unless there is one weight for each class."""
+    weights = training.class_weights
+    if weights is not None and len(weights) != classes:
+        raise UsageError(
+            "E101",
+            f"{len(weights)} class weights for an output layer of {classes}",
+            hint="give one weight for each class with --class-weights A,B,…, in the class order",
+        )
 
 
 def _truth(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rlu_cli.attacks import ATTACKS, AUTO
 from rlu_cli.case.batchnorm_counters import step_hints
-from rlu_cli.checkpoints import CheckpointPair
+from rlu_cli.checkpoints import SCHEDULED, CheckpointPair
 from rlu_cli.errors import UsageError
 from rlu_cli.local_training.description import NONLINEAR
 from rlu_cli.schemes import SCHEMES
@@ -20,7 +20,8 @@ def check_complete(settings: Mapping[str, Setting], pair: CheckpointPair) -> Non
 
     Raises UsageError E102 that lists every missing setting, or if `--lr infer` is impossible.
     """
-    require(settings, _needed(settings, pair), step_hints(settings, pair))
+    hints = [*step_hints(settings, pair), *_rate_hints(settings, pair)]
+    require(settings, _needed(settings, pair), hints)
     if "lr" not in settings or settings["lr"].value != INFER:
         return
     names = [settings["optimizer"].value, "clip" if _given(settings, "clip") else ""]
@@ -81,6 +82,19 @@ def _hides_rate(settings: Mapping[str, Setting], pair: CheckpointPair) -> str | 
     if not pair.steps:
         return "it needs a model with BatchNorm whose counters show the client's steps"
     return None
+
+
+def _rate_hints(settings: Mapping[str, Setting], pair: CheckpointPair) -> list[str]:
+    """Why the learning rate in a file is not taken, for the E102 error."""
+    found = next(
+        (c.facts[SCHEDULED] for c in (pair.after, pair.before) if SCHEDULED in c.facts), None
+    )
+    if "lr" in settings or found is None:
+        return []
+    return [
+        f"the learning rate followed a schedule ({found.value}; {found.source}), so the file does "
+        "not tell that of this round"
+    ]
 
 
 def _given(settings: Mapping[str, Setting], name: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from rlu_cli.checkpoints import safetensors_file, torch_legacy, torch_zip
-from rlu_cli.checkpoints.facts import collect_facts
+from rlu_cli.checkpoints.facts import SCHEDULED, collect_facts
 from rlu_cli.checkpoints.head import find_output_layer, read_head
 from rlu_cli.checkpoints.in_memory import IN_MEMORY, checkpoint_of_state
 from rlu_cli.checkpoints.momentum import momentum_buffers, momentum_head
@@ -27,6 +27,7 @@ __all__ = [
     "DEFAULT_MAX_BYTES",
     "FORMATS",
     "IN_MEMORY",
+    "SCHEDULED",
     "CheckpointPair",
     "CheckpointSource",
     "batch_norm_counters",

@@ -11,6 +11,12 @@ from rlu_cli.errors import printable
 from rlu_cli.types import Setting
 
 OPTIMISERS = ("optimizer", "optimizer_state_dict", "optimizer_state", "optimizer_states")
+_SCHEDULERS = (
+    *("scheduler", "lr_scheduler", "lr_schedulers", "scheduler_state_dict"),
+    *("lr_scheduler_state_dict", "scheduler_state", "schedulers"),
+)
+_MOMENTS = "exp_avg"
+SCHEDULED = "scheduled"  # the fact that the rate changed over time
 _HYPER_PARAMETERS = ("hyper_parameters", "args", "config", "hparams")
 
 
@@ -47,13 +53,16 @@ def collect_facts(outer: Sequence[Mapping[str, Any]], file_name: str) -> dict[st
     """Settings found in the dicts around the state dict, each with its location.
 
     The optimiser state takes precedence over hyper-parameters. Zero and "off" are skipped: they are
-    the defaults.
+    the defaults. Running moments or `betas` are those of Adam. Under a schedule, the rate in the
+    file is the last one and says nothing of the round's: `lr` is then left out, and the fact
+    `SCHEDULED` says so.
     """
-    facts: dict[str, Setting] = {}
+    facts = {**_adaptive(outer, file_name), **_scheduled(outer, file_name)}
+    hidden = {"lr"} if SCHEDULED in facts else set()
     for place, values, table in _places(outer):
         for setting, (names, accepts) in table.items():
             for name in names:
-                if setting not in facts and accepts(values.get(name)):
+                if setting not in {*facts, *hidden} and accepts(values.get(name)):
                     where = f"{file_name}: {place}{name}"
                     facts[setting] = Setting(values[name], printable(where))
     return facts
@@ -87,3 +96,55 @@ def _groups(key: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any], _Tab
 def _settings(group: dict[Any, Any]) -> dict[str, Any]:
     items = plain_items(group)
     return {name: items[name] for name in _OF_OPTIMISER if isinstance(items.get(name), int | float)}
+
+
+def _adaptive(outer: Sequence[Mapping[str, Any]], file_name: str) -> dict[str, Setting]:
+    """The optimiser, where its state is that of Adam or AdamW."""
+    for key, optimiser in _optimisers(outer):
+        group = plain_items(_first_group(optimiser))
+        moments = any(
+            isinstance(one, dict) and _MOMENTS in plain_items(one)
+            for one in _values(plain_items(optimiser).get("state"))
+        )
+        if "betas" in group or moments:
+            name = "adamw" if group.get("decoupled_weight_decay") is True else "adam"
+            where = f"{key}.param_groups[0].betas" if "betas" in group else f"{key}.state"
+            return {"optimizer": Setting(name, printable(f"{file_name}: {where}"))}
+    return {}
+
+
+def _scheduled(outer: Sequence[Mapping[str, Any]], file_name: str) -> dict[str, Setting]:
+    """That the learning rate followed a schedule, and what shows it."""
+    for key, optimiser in _optimisers(outer):
+        group = plain_items(_first_group(optimiser))
+        first, last = group.get("initial_lr"), group.get("lr")
+        if _positive(first) and _positive(last) and first != last:
+            where = f"{file_name}: {key}.param_groups[0].initial_lr"
+            return {SCHEDULED: Setting(f"from {first:g} to {last:g}", printable(where))}
+    for items in outer:
+        for key in _SCHEDULERS:
+            state = items.get(key)
+            if isinstance(state, list | dict) and state:
+                return {SCHEDULED: Setting("a scheduler", printable(f"{file_name}: {key}"))}
+    return {}
+
+
+def _optimisers(outer: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Every optimiser's state, with the place it stands in."""
+    for items in outer:
+        for key in OPTIMISERS:
+            value = items.get(key)
+            if isinstance(value, list):
+                key, value = f"{key}[0]", value[0] if value else None
+            if isinstance(value, dict):
+                yield key, value
+
+
+def _first_group(optimiser: dict[Any, Any]) -> dict[Any, Any]:
+    groups = plain_items(optimiser).get("param_groups")
+    first = groups[0] if isinstance(groups, list) and groups else None
+    return first if isinstance(first, dict) else {}
+
+
+def _values(entries: Any) -> list[Any]:
+    return list(dict.values(entries)) if isinstance(entries, dict) else []

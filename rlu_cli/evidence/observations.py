@@ -124,7 +124,7 @@ def _virtual_population(scene: Scene) -> VirtualPopulation:
         case.auxiliary,
         case.training,
         scene.config,
-        case.value("virtual_clients") or fewest,
+        max(case.value("virtual_clients") or 0, fewest),
         progress=scene.progress,
     )
 

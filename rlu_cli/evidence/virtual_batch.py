@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional
 
 from rlu_cli.evidence.forward import ForwardConfig, seeded_dropout
 from rlu_cli.evidence.virtual_client import Batches, output_logits, train_virtual
@@ -110,8 +109,7 @@ def _train_rows(
         def loss_of(own: Rows, kept: Rows, images: Tensor, targets: Tensor, number: Tensor) -> Any:
             masks.number = number
             functional_call(model, (own, kept), (images,))
-            logits, smoothing = captured.pop(), training.smoothing
-            return functional.cross_entropy(logits, targets, label_smoothing=smoothing), kept
+            return training.loss(captured.pop(), targets), kept
 
         losses_of = torch.vmap(loss_of, randomness="same")
         fresh = _random_states(config.device)

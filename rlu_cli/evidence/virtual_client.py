@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rlu_cli.checkpoints import read_head
 from rlu_cli.errors import InputError, printable
@@ -124,8 +123,7 @@ def _take_steps(
             images = config.normalise(auxiliary.images[rows].to(config.device))
             targets = auxiliary.labels[rows].to(config.device)
             model(images)
-            logits, smoothing = captured.pop(), training.smoothing
-            loss = functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+            loss = training.loss(captured.pop(), targets)
             gradients = torch.autograd.grad(
                 loss, parameters, allow_unused=True, materialize_grads=True
             )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlu_cli.errors import UsageError
 from rlu_cli.local_training.step_plan import StepPlan, plan_steps
 from rlu_cli.schemes import SCHEMES, Recursion, Scheme, SchemeRule, learning_rates
 from rlu_cli.schemes.descent import ADAPTIVE, BETAS
 from rlu_cli.settings.parsers import INFER
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NONLINEAR: Mapping[str, str] = {
     "adam": "Adam scales each gradient by running moments that the files do not contain",
@@ -33,6 +36,7 @@ class LocalTraining:
     betas      of Adam and AdamW
     clip       largest norm of a step's mean gradient; None for no clipping
     lr_known   whether the learning rate is known; if not, `recursion` uses a base rate of 1
+    class_weights  (N,) weight of each class in the loss; None for equal weights
     """
 
     scheme: Scheme
@@ -44,6 +48,15 @@ class LocalTraining:
     betas: tuple[float, float] = BETAS
     clip: float | None = None
     lr_known: bool = True
+    class_weights: tuple[float, ...] | None = None
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch: logits (B, N), targets (B,)."""
+        from rlu_cli.local_training.loss import batch_loss
+
+        return batch_loss(
+            logits, targets, smoothing=self.smoothing, class_weights=self.class_weights
+        )
 
     @property
     def nonlinear(self) -> str | None:
@@ -86,6 +99,7 @@ def describe_local_training(value: Callable[[str], Any]) -> LocalTraining:
         betas=value("betas") or BETAS,
         clip=value("clip") or None,
         lr_known=_given_rate(value) is not None,
+        class_weights=value("class_weights"),
     )
 
 

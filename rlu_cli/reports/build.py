@@ -14,6 +14,7 @@ import torch
 
 from rlu_cli import __version__
 from rlu_cli.audit.expected_accuracy import ExpectedAccuracy
+from rlu_cli.audit.explanations import Explanation
 from rlu_cli.audit.finding import CaseFinding
 from rlu_cli.audit.joint_estimate import JointEstimate
 from rlu_cli.audit.warning import FindingWarning
@@ -29,6 +30,7 @@ from rlu_cli.reports.method_part import method_part, notices
 from rlu_cli.reports.schema import (
     LONGEST_TEXT,
     Calibration,
+    ExplanationPart,
     Hypothesis,
     Input,
     OutputLayer,
@@ -86,6 +88,7 @@ def build_report(
         warnings=notices(finding.warnings, redact=redact)
         + [w for m in methods for w in m.warnings]
         + notices((*(() if joint is None else joint.warnings), *extra), redact=redact),
+        explanation=_explanation(finding.explanation, redact=redact),
         methods=methods,
         expected=None if expected is None else expected_part(expected),
         joint=None if joint is None else joint_part(finding, joint, redact=redact),
@@ -126,6 +129,18 @@ def environment(device: torch.device) -> dict[str, str]:
         "scipy": scipy.__version__,
         "device": f"{device} ({name})",
     }
+
+
+def _explanation(found: Explanation | None, *, redact: bool) -> ExplanationPart | None:
+    if found is None:
+        return None
+    shown = found.redacted() if redact else found
+    return ExplanationPart(
+        name=shown.name,
+        gain=shown.gain,
+        text=printable(shown.sentence, LONGEST_TEXT),
+        advice=printable(shown.advice, LONGEST_TEXT),
+    )
 
 
 def _inputs(finding: CaseFinding, *, redact: bool) -> dict[str, Input]:

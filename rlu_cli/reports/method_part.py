@@ -71,7 +71,7 @@ def _result(
         passes=finding.case.plan.passes,
         status=recovery.status.value,
         ok=recovery.status.ok,
-        **_worth(found),
+        **_worth(found, redact=redact),
     )
 
 
@@ -85,12 +85,14 @@ def _bounds(known: Credibility | None) -> dict[str, list[Any]]:
     return found
 
 
-def _worth(found: MethodFinding) -> dict[str, Any]:
+def _worth(found: MethodFinding, *, redact: bool) -> dict[str, Any]:
     """Expected accuracy and verdict of an answer, by field."""
     known, judged = found.credibility, found.verdict
     part = None
     if judged is not None:
-        part = VerdictPart(level=judged.level, cause=judged.cause, advice=judged.advice)
+        cause = judged.redacted if redact and judged.redacted is not None else judged.cause
+        advice = None if redact and judged.redacted is not None else judged.advice
+        part = VerdictPart(level=judged.level, cause=cause, advice=advice)
     if known is None:
         return {"verdict": part}
     value, low, high = known.expected_iacc

@@ -225,6 +225,15 @@ class Calibration(_Part):
     expected: list[Expected]
 
 
+class ExplanationPart(_Part):
+    """The mistake that explains the evidence better than the given settings do."""
+
+    name: str
+    gain: float = Field(description="by which it beats the settings, in units of -2 log likelihood")
+    text: str
+    advice: str
+
+
 class Report(_Part):
     """One client's update, read. `result` and `metrics` are those of the first method to answer."""
 
@@ -249,6 +258,9 @@ class Report(_Part):
     metrics: Metrics | None
     diagnostics: dict[str, Any]
     warnings: list[Notice]
+    explanation: ExplanationPart | None = Field(
+        None, description="the likeliest mistake, where one fits better than the settings"
+    )
     methods: list[MethodResult]
     expected: Expected | None = Field(
         None, description="of the method that gave `result`, with --virtual-clients"

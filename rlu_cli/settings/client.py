@@ -130,6 +130,14 @@ CLIENT_SETTINGS: dict[str, SettingSpec] = {
         commands=ALL,
         panel=CLIENT,
     ),
+    "class_weights": SettingSpec(
+        parse.class_weights,
+        give="--class-weights A,B,…",
+        help="Weight of each class in the client's cross-entropy, in the class order.",
+        metavar="A,B,…",
+        commands=ALL,
+        panel=CLIENT,
+    ),
     "lr_schedule": SettingSpec(
         parse.schedule,
         give="--lr-schedule NAME",

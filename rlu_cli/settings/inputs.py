@@ -60,9 +60,10 @@ INPUT_SETTINGS: dict[str, SettingSpec] = {
     ),
     "classes": SettingSpec(
         parse.class_names,
-        give="classes = [...] in rlu.toml",
+        give="--classes A,B,… or classes = [...] in rlu.toml",
         help="Names of the classes, in the order of the output layer.",
-        commands=(),
+        metavar="A,B,…",
+        panel=IMAGES,
     ),
     "aux_split": SettingSpec(
         parse.text,

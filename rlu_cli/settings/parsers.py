@@ -87,6 +87,14 @@ def betas(value: Any) -> tuple[float, float]:
     return first, second
 
 
+def class_weights(value: Any) -> tuple[float, ...]:
+    """Weights of all classes in the loss, each positive."""
+    listed = value.split(",") if isinstance(value, str) else value
+    if not isinstance(listed, (list, tuple)) or len(listed) < 2:
+        raise ValueError("a positive number for each class, as in 1,0.5,2")
+    return tuple(map(between(1e-6, 1e6), listed))
+
+
 def schedule(value: Any) -> str:
     """A learning-rate schedule, checked and kept as text."""
     from rlu_cli.schemes import parse_schedule

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from rlu_cli.local_training.loss import batch_loss
 from rlu_cli.simulator.plan import Plan
 from rlu_cli.simulator.private import private_batches
 
@@ -55,4 +55,7 @@ def _private(
 
 
 def _loss(logits: Tensor, targets: Tensor, plan: Plan) -> Tensor:
-    return functional.cross_entropy(logits, targets, label_smoothing=plan.local.label_smoothing)
+    local = plan.local
+    return batch_loss(
+        logits, targets, smoothing=local.label_smoothing, class_weights=local.class_weights
+    )

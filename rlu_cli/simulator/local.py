@@ -19,6 +19,7 @@ class Local:
     weight_decay     w, by the optimiser's own rule
     clip             largest norm of a step's mean gradient; None for no clipping
     label_smoothing  ε
+    class_weights    (N,) weight of each class in the loss; None for equal weights
     lr_schedule      of the steps of one round, as `schemes.learning_rates` reads it
     samples          n: each client uses n of its images, and an epoch is a pass over them
     steps_per_epoch  full batches in an epoch, if `samples` is None
@@ -34,6 +35,7 @@ class Local:
     betas: tuple[float, float] = BETAS
     clip: float | None = None
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
     lr_schedule: str = "constant"
     samples: int | None = None
     steps_per_epoch: int | None = None

@@ -82,6 +82,7 @@ def _local(value: Callable[[str], Any]) -> Local:
         betas=value("betas") or BETAS,
         clip=value("clip") or None,
         label_smoothing=value("label_smoothing") or 0.0,
+        class_weights=value("class_weights"),
         lr_schedule=value("lr_schedule"),
         samples=value("samples"),
         steps_per_epoch=value("steps_per_epoch"),

@@ -267,14 +267,14 @@ def test_intervals_are_those_of_shares_where_counts_are_not_known(finding: Findi
 
 
 def test_warnings_are_those_of_update_methods_and_extra_parts(finding: Finding) -> None:
-    of_update, of_method = FindingWarning("W302", "rounding"), FindingWarning("W311", "residual")
+    of_update, of_method = FindingWarning("W302", "rounding"), FindingWarning("W312", "condition")
     extra = FindingWarning("W330", "no expected accuracy")
     methods = tuple(replace(m, warnings=(of_method,)) for m in finding.case_finding.methods)
     told = replace(finding.case_finding, warnings=(of_update,), methods=methods)
     found = replace(finding, case_finding=told, extra=(extra,))
     assert found.warnings == (of_update, of_method, extra)
     shown = found.to_dict()["warnings"]
-    assert {warning["code"] for warning in shown} == {"W302", "W311", "W330"}
+    assert {warning["code"] for warning in shown} == {"W302", "W312", "W330"}
 
 
 def test_a_finding_as_a_dict_is_json_with_the_same_counts(finding: Finding) -> None:

@@ -261,13 +261,6 @@ def test_an_estimate_that_did_not_settle_is_w310(status: Status) -> None:
     assert all(warning.text == status.value for warning in found)
 
 
-@pytest.mark.parametrize(("residual", "codes"), [(0.1, []), (0.101, ["W311"]), (0.36, ["W311"])])
-def test_a_bias_update_that_no_shares_explain_is_w311(residual: float, codes: list[str]) -> None:
-    found = _of_estimate(residual=residual)
-    assert _codes(found) == codes
-    assert all(f"{residual:.0%}" in warning.text for warning in found)
-
-
 @pytest.mark.parametrize(("condition", "codes"), [(100.0, []), (100.1, ["W312"]), (5e3, ["W312"])])
 def test_a_well_trained_model_is_w312(condition: float, codes: list[str]) -> None:
     found = _of_estimate(condition=condition)
@@ -314,13 +307,12 @@ def test_every_warning_that_applies_is_given() -> None:
     wrong = recovered(
         [1.0, 0.0, 0.0],
         status=Status.UNSETTLED,
-        residual=0.5,
         condition=1e6,
         weighting_loss=0.5,
         draws=1,
     )
     found = estimate_warnings(wrong, 9, None)
-    assert sorted(_codes(found)) == ["W310", "W311", "W312", "W313", "W314"]
+    assert sorted(_codes(found)) == ["W310", "W312", "W313", "W314"]
     assert {warning.redacted for warning in found} == {None}
 
 

@@ -4,8 +4,8 @@ Centrally: Adam on all clients' images. By FedAvg: rounds of two clients of five
 batches and SGD with momentum; all models but LeNet-5 begin with some central training, since they
 learn too slowly from nothing. A line that has not reached a stage's accuracy when its time is over
 keeps what it has: `reached` in its description is the accuracy on 500 of the clients' images, and
-the tables group by it too. What is kept depends on the machine's speed; what is prepared once is the
-set.
+the tables group by it too. What is kept depends on the machine's speed; what is prepared once is
+the set.
 """
 
 from __future__ import annotations

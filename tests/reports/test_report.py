@@ -112,7 +112,7 @@ def test_json_and_back_is_the_same_report(report: Report) -> None:
 
 def test_the_json_has_the_keys_that_were_promised(report: Report, files: Path) -> None:
     content = _json(report)
-    assert content["schema_version"] == "1.3"
+    assert content["schema_version"] == "1.4"
     result = content["result"]
     assert result["total"] == 60
     assert [row["index"] for row in result["counts"]] == list(range(10))

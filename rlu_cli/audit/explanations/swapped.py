@@ -1,0 +1,54 @@
+"""The two files were given in the wrong order."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from rlu_cli.audit.explanations.clues import Clues, better_fit, compared, opposite
+from rlu_cli.audit.explanations.explanation import PROOF, Explanation
+from rlu_cli.checkpoints import counter_changes
+from rlu_cli.types import Outputs
+
+_DIRECTIONS, _DIRECTIONS_TRAINED = 50.0, 40.0
+_PER_EVENNESS = 40.0
+_ADVICE = "exchange --global and --local"
+
+
+def swapped(clues: Clues) -> Explanation | None:
+    """θ_client is where the round began: counters that fall, or an update against the gradient.
+
+    gain  the proof by counters; else that of the angle between the update and a virtual client's,
+          from the second file backwards instead of from the first forwards, and of how much more
+          evenly the second file's model spreads its predictions: a client's labels are skewed
+    """
+    changes = counter_changes(clues.pair.before, clues.pair.after)
+    if changes and max(changes) < 0:
+        return Explanation(
+            "swapped",
+            PROOF,
+            f"BatchNorm counters fall by {-max(changes):g} from the first file to the second: the "
+            "round ran from the second to the first",
+            _ADVICE,
+        )
+    if any(changes) or clues.fit is None:
+        return None
+    shares = clues.shares_at(-1.0)
+    backwards = clues.replica(shares, start=clues.pair.after)
+    other = compared(opposite(clues.update), backwards, shares)
+    evenness = _evenness(clues.evidence.after) - _evenness(clues.evidence.before)
+    directions = _DIRECTIONS + clues.learned * (_DIRECTIONS_TRAINED - _DIRECTIONS)
+    return Explanation(
+        "swapped",
+        better_fit(clues.fit, other, directions) + _PER_EVENNESS * evenness,
+        "training from the second file leads to the first (cosine of the updates "
+        f"{other.cosine:.2f}) rather than the other way round ({clues.fit.cosine:.2f})",
+        _ADVICE,
+    )
+
+
+def _evenness(outputs: Outputs) -> float:
+    """Entropy of the mean probabilities over that of equal ones, 0 to 1."""
+    mean = outputs.probabilities.mean(0)
+    return float(-torch.xlogy(mean, mean).sum()) / math.log(len(mean))
