@@ -34,7 +34,6 @@ _LEARNED = 0.04  # mean own-class probability above chance, as a part of 1 - cha
 _FIRST_ITERATIONS, _ITERATIONS = 3, 2
 _EVEN = 0.05  # part of even shares mixed into the shares that determine the noise
 _FEW_CONCENTRATIONS = (0.05, 0.2, 0.5, 2.0, 30.0)
-_LEAST_WEIGHT = 0.01
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def bayes(evidence: Evidence) -> Recovery:
     solutions = _solutions(evidence, interpolation, moved, total)
     weights = torch.softmax(-torch.tensor([one.cost for one in solutions]).double() / 2, 0)
     centre, covariance = _mean(solutions, weights)
-    found = posterior(centre, covariance, total)
+    found = posterior(centre, covariance, total) or _of_misfit(centre, covariance, total)
     if found is None:
         return shared(evidence, torch.zeros(evidence.classes), Status.UNSOLVED)
     extra = sum_of(weights, [one.extra for one in solutions])
@@ -89,6 +88,16 @@ def _usable(evidence: Evidence) -> Interpolation:
     interpolation = evidence[INTERPOLATION]
     useful = _separates(interpolation) or not (evidence.linear and evidence.lr_known)
     return interpolation if useful else replace(interpolation, means=())
+
+
+def _of_misfit(centre: Tensor, covariance: Tensor, total: int | None) -> Posterior | None:
+    """The posterior if shares lie far below 0, in units of their error: that is a misfit.
+
+    The covariance is inflated by the squared distance to the nearest shares per degree of freedom.
+    """
+    outside = centre - nearest_shares(centre, covariance)
+    distance = outside @ torch.linalg.pinv(covariance, hermitian=True) @ outside
+    return posterior(centre, covariance * max(1.0, float(distance) / (len(centre) - 1)), total)
 
 
 def _answer(
@@ -225,11 +234,7 @@ def _estimate(one: _Solution) -> tuple[Tensor, Tensor]:
     """Unconstrained shares and covariance, inflated if the rows fit worse than they should."""
     centre = torch.from_numpy(one.fitted.unconstrained)
     covariance = torch.from_numpy(one.fitted.covariance)
-    outside = centre - _shares(one)
-    distance = outside @ torch.linalg.pinv(covariance, hermitian=True) @ outside
-    # Shares far below 0, in units of their error, are a misfit too.
-    inflation = max(1.0, one.fitted.chi_square, float(distance) / (len(centre) - 1))
-    return centre, covariance * inflation
+    return centre, covariance * max(1.0, one.fitted.chi_square)
 
 
 def _mean(solutions: Sequence[_Solution], weights: Tensor) -> tuple[Tensor, Tensor]:

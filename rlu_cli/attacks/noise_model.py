@@ -30,6 +30,7 @@ _FLOOR = 1e-9  # relative variance added to every row: some rows do not vary
 # And of a layer whose inputs change otherwise, in units of the variance within the classes.
 _DISCREPANCY, _PATH, _DRIFT, _MISFIT = 0.1, 0.1, 1.0, 0.01
 _ANYWHERE = 1 / 12  # variance of a position that may be anywhere on the path
+_FEWEST = 0.25  # largest τ²: class means of four images
 _NOISE_SCALE = 0.5  # prior standard deviation of log ω
 _CLASSES_PER_ROW = 4
 _SEED = 0
@@ -297,7 +298,7 @@ class NoiseModel:
     def _components(self, shares: Tensor) -> tuple[Component, ...]:
         """The parts of unknown size."""
         discrepancy = self._within.mixed(shares.square())
-        found = [Component("discrepancy", discrepancy.numpy(), _DISCREPANCY)]
+        found = [Component("discrepancy", discrepancy.numpy(), _DISCREPANCY, _FEWEST)]
         for block, rows in zip(self.rows, self._slices, strict=True):
             if not block.update:
                 part = torch.zeros_like(discrepancy)
