@@ -34,7 +34,6 @@ _LEARNED = 0.04  # mean own-class probability above chance, as a part of 1 - cha
 _FIRST_ITERATIONS, _ITERATIONS = 3, 2
 _EVEN = 0.05  # part of even shares mixed into the shares that determine the noise
 _FEW_CONCENTRATIONS = (0.05, 0.2, 0.5, 2.0, 30.0)
-_LEAST_WEIGHT = 0.01
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def bayes(evidence: Evidence) -> Recovery:
     found = posterior(centre, covariance, total)
     if found is None:
         return shared(evidence, torch.zeros(evidence.classes), Status.UNSOLVED)
-    found = found.widened(sum_of(weights, [one.extra for one in solutions]))
+    found = found.widened(_sum_of(weights, [one.extra for one in solutions]))
     return _answer(evidence, found, centre, solutions, weights, moved)
 
 
@@ -208,13 +207,13 @@ def _estimate(one: _Solution) -> tuple[Tensor, Tensor]:
 def _mean(solutions: Sequence[_Solution], weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted mean of the estimates; their spread enters the covariance."""
     estimates = [_estimate(one) for one in solutions]
-    centre = sum_of(weights, [one for one, _ in estimates])
-    covariance = sum_of(weights, [one for _, one in estimates])
+    centre = _sum_of(weights, [one for one, _ in estimates])
+    covariance = _sum_of(weights, [one for _, one in estimates])
     away = torch.stack([one - centre for one, _ in estimates])
     return centre, covariance + (away * weights[:, None]).T @ away
 
 
-def sum_of(weights: Tensor, values: Sequence[Tensor]) -> Tensor:
+def _sum_of(weights: Tensor, values: Sequence[Tensor]) -> Tensor:
     """Weighted sum of tensors of the same shape."""
     total: Tensor = torch.tensordot(weights, torch.stack(list(values)), 1)
     return total
