@@ -215,7 +215,7 @@ def test_a_client_of_all_classes_seen_vaguely_is_near_even() -> None:
         assert found.alpha > 1, seed
 
 
-@pytest.mark.parametrize("total", [4, 16])
+@pytest.mark.parametrize("total", [1, 4, 16])
 def test_few_labels(total: int) -> None:
     rng = np.random.default_rng(total)
     gaps = []
@@ -306,6 +306,23 @@ def test_a_sure_estimate_stays_as_it_is() -> None:
         assert found is not None
         assert found.mean.numpy() == pytest.approx(inside.numpy(), abs=1e-4)
         assert found.best_point().numpy() == pytest.approx(inside.numpy(), abs=1e-3)
+
+
+@pytest.mark.parametrize("concentrations", [(0.5,), (0.05, 0.5, 5.0)])
+@pytest.mark.parametrize("total", [1, 16, 64])
+def test_counts_that_are_known_have_no_spread(
+    total: int, concentrations: tuple[float, ...]
+) -> None:
+    """Marginals were once read between the counts: a sure count was spread to its neighbours."""
+    rng = np.random.default_rng(0)
+    shares = torch.from_numpy(labels_of(rng, 0.2, 10, total) / total)
+    covariance = even_errors(10, 0.02 / total)
+    found = posterior(shares, covariance, total, concentrations=concentrations)
+    assert found is not None
+    assert found.expected_iacc(shares, 0.9) == pytest.approx((1, 1, 1))
+    low, high = found.interval(0.9)
+    assert torch.allclose(low, shares)
+    assert torch.allclose(high, shares)
 
 
 def test_an_estimate_that_says_nothing_leaves_even_shares() -> None:
