@@ -74,7 +74,7 @@ def bayes(evidence: Evidence) -> Recovery:
     found = posterior(centre, covariance, total) or _of_misfit(centre, covariance, total)
     if found is None:
         return shared(evidence, torch.zeros(evidence.classes), Status.UNSOLVED)
-    extra = sum_of(weights, [one.extra for one in solutions])
+    extra = _sum_of(weights, [one.extra for one in solutions])
     estimate = centre, covariance, extra
     return _answer(evidence, found.widened(extra), estimate, solutions, weights, moved)
 
@@ -128,7 +128,7 @@ def _answer(
         answer,
         unconstrained=centre,
         covariance=covariance + _on_plane(extra),
-        shared_covariance=sum_of(weights, [one.shared for one in solutions]),
+        shared_covariance=_sum_of(weights, [one.shared for one in solutions]),
         posterior=found,
     )
 
@@ -240,13 +240,13 @@ def _estimate(one: _Solution) -> tuple[Tensor, Tensor]:
 def _mean(solutions: Sequence[_Solution], weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted mean of the estimates; their spread enters the covariance."""
     estimates = [_estimate(one) for one in solutions]
-    centre = sum_of(weights, [one for one, _ in estimates])
-    covariance = sum_of(weights, [one for _, one in estimates])
+    centre = _sum_of(weights, [one for one, _ in estimates])
+    covariance = _sum_of(weights, [one for _, one in estimates])
     away = torch.stack([one - centre for one, _ in estimates])
     return centre, covariance + (away * weights[:, None]).T @ away
 
 
-def sum_of(weights: Tensor, values: Sequence[Tensor]) -> Tensor:
+def _sum_of(weights: Tensor, values: Sequence[Tensor]) -> Tensor:
     """Weighted sum of tensors of the same shape."""
     total: Tensor = torch.tensordot(weights, torch.stack(list(values)), 1)
     return total

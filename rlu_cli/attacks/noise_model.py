@@ -65,12 +65,15 @@ class RowBlock:
 def row_blocks(
     evidence: Evidence, interpolation: Interpolation, points: Tensor, importance: Tensor
 ) -> list[RowBlock]:
-    """The rows of the update, if it is linear in the gradients, and of the last BatchNorm layer.
+    """The rows of the update and of the last BatchNorm layer.
+
+    Those of the update are left out if it is not linear in the gradients or η is unknown.
 
     points      (S,) weights of the interpolation points, summing to 1
     importance  (A,) weight of each image within its class, summing to 1 per class
     """
-    found = [_update_rows(evidence, interpolation, points, importance)] if evidence.linear else []
+    usable = evidence.linear and evidence.lr_known
+    found = [_update_rows(evidence, interpolation, points, importance)] if usable else []
     labels, classes = interpolation.outputs[0].labels.cpu(), evidence.classes
     for mean in interpolation.means:
         block = _buffer_rows(mean, points, labels, classes, importance)

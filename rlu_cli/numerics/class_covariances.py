@@ -91,13 +91,18 @@ def _shrunk_to_diagonal(rows: Tensor) -> Tensor:
 
 
 def _shrinkage(rows: Tensor, target: Tensor) -> Tensor:
-    """Ledoit-Wolf amount towards `target` (D, D), 0…1, for the second moment of the rows (n, D)."""
+    """Ledoit-Wolf amount towards `target` (D, D), 0…1, for the second moment of the rows (n, D).
+
+    The rows are deviations from their own mean, whose products vary less than those of independent
+    rows: the spread of the products over n - 2, not n, is the variance of their mean (exactly for
+    normal rows). Two rows are opposite, so that their products do not vary at all.
+    """
     count = len(rows)
-    if count < 2:
+    if count < 3:
         return torch.ones((), dtype=torch.float64)
     gram = rows @ rows.T
     own = gram.square().sum() / count**2
     cross = ((rows @ target) * rows).sum() / count
-    noise = (gram.diagonal().square().sum() / count - own) / count
+    noise = (gram.diagonal().square().sum() / count - own) / (count - 2)
     distance = own - 2 * cross + target.square().sum()
     return (noise / distance.clamp_min(_LEAST)).clamp(0, 1)

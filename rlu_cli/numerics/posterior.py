@@ -212,8 +212,7 @@ def _averaged(parts: list[tuple[float, _Propagated]], alpha: float, evidence: fl
     mean = (nodes * mass).sum(1)
     order = nodes.argsort(1, kind="stable")
     nodes, mass = np.take_along_axis(nodes, order, 1), np.take_along_axis(mass, order, 1)
-    centred = mass.cumsum(1) - mass / 2
-    quantiles = np.stack([np.interp(_LEVELS, p, x) for p, x in zip(centred, nodes, strict=True)])
+    quantiles = np.stack([_quantiles(x, p) for x, p in zip(nodes, mass, strict=True)])
     most = max(parts, key=lambda part: part[0])[1]
     return Posterior(
         torch.from_numpy(quantiles),
@@ -222,6 +221,16 @@ def _averaged(parts: list[tuple[float, _Propagated]], alpha: float, evidence: fl
         alpha,
         evidence,
     )
+
+
+def _quantiles(nodes: _Array, mass: _Array) -> _Array:
+    """Quantiles (Q,) of one marginal. A count of probability 1 has itself at every level.
+
+    nodes  (M,) increasing
+    mass   (M,) summing to 1
+    """
+    places = np.searchsorted(mass.cumsum(), _LEVELS)
+    return np.asarray(nodes[np.minimum(places, len(nodes) - 1)])
 
 
 def _draws(quantiles: _Array, covariance: _Array) -> _Array:

@@ -27,7 +27,9 @@ from rlu_cli.types import Auxiliary, Checkpoint, Evidence, Outputs, ProgressCall
 Update = Mapping[str, Tensor]  # of each parameter, by name, float64 on the CPU
 
 _SUM_WEIGHT = 1e3  # of the row Σz = 1 against the others
-_COSTLY = 8  # images that a virtual client may train on, per auxiliary image
+# Images that a virtual client may train on, per auxiliary image: seven clients then cost about ten
+# times the two passes over the auxiliary images.
+_COSTLY = 1.0
 _TURNED = 0.5  # cosine of the weights of two models below which they are not of one training
 _LARGE = 32  # elements of a tensor whose direction counts
 _DIVERGED = -3.0  # log length of an update over one that diverged
