@@ -19,6 +19,7 @@ from torch import Tensor
 import rlu_cli
 from rlu_cli.api.finding import Calibration, Finding, SimulatedFederation
 from rlu_cli.api.settings import AttackSettings, CalibrateSettings, SimulateSettings
+from rlu_cli.audit.credibility import credibility
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.auxiliary import load_auxiliary
 from rlu_cli.errors import InputError, UsageError
@@ -88,8 +89,11 @@ def _with_error(finding: Finding, deviation: float, **plan: Any) -> Finding:
     first, case = finding.first, finding.case_finding.case
     assert first.recovery is not None
     covariance = deviation**2 * (torch.eye(10, dtype=torch.float64) - 0.1)
-    method = replace(first, recovery=replace(first.recovery, covariance=covariance))
-    training = replace(case.training, plan=replace(case.plan, **plan))
+    plan_ = replace(case.plan, **plan)
+    recovery = replace(first.recovery, covariance=covariance)
+    known = credibility(recovery, None, total=plan_.total, passes=1, confidence=0.9)
+    method = replace(first, recovery=recovery, credibility=known)
+    training = replace(case.training, plan=plan_)
     told = replace(finding.case_finding, case=replace(case, training=training), methods=(method,))
     return replace(finding, case_finding=told)
 
@@ -236,8 +240,20 @@ def test_a_file_that_is_not_there_is_an_input_error() -> None:
 # Finding
 
 
-def test_a_method_that_knows_no_error_has_no_intervals(finding: Finding) -> None:
-    assert finding.intervals is None
+def test_a_method_that_knows_no_error_is_judged_by_another(finding: Finding) -> None:
+    assert finding.first.recovery is not None
+    assert finding.first.recovery.covariance is None
+    assert finding.intervals is not None
+    assert finding.expected_iacc is not None
+    assert finding.expected_iacc[0] > 0.99
+    assert finding.verdict.level == "reliable"
+
+
+def test_without_any_known_error_there_are_no_intervals(finding: Finding) -> None:
+    unknown = replace(finding.first, credibility=None)
+    found = replace(finding, case_finding=replace(finding.case_finding, methods=(unknown,)))
+    assert found.intervals is None
+    assert found.expected_iacc is None
 
 
 def test_intervals_hold_the_counts_and_lie_within_what_there_is(finding: Finding) -> None:
