@@ -50,6 +50,7 @@ from rlu_cli.models.input_scaling import AUTO, parse_normalisation
 from rlu_cli.settings.parsers import INFER
 from rlu_cli.types import Evidence, Head, Observation, ProgressCallback, Setting
 
+_MANY_IMAGES = 1000  # noise images stand for as many as one likes
 JUDGE = "bayes"  # whose posterior judges methods that do not know their own error
 
 
@@ -206,11 +207,12 @@ def _judged(
 def _circumstances(
     case: Case, evidence: Evidence, explanation: Explanation | None
 ) -> Circumstances:
-    folds = 0.0
-    if not is_noise(case.auxiliary):
-        folds = round_of(evidence, evidence[INTERPOLATION]).folds
+    learned = learned_something(evidence)
+    if is_noise(case.auxiliary):
+        return Circumstances(explanation, _MANY_IMAGES, 0.0, learned)
     images = torch.bincount(case.auxiliary.labels, minlength=case.auxiliary.classes)
-    return Circumstances(explanation, int(images.min()), folds, learned_something(evidence))
+    folds = round_of(evidence, evidence[INTERPOLATION]).folds
+    return Circumstances(explanation, int(images.min()), folds, learned)
 
 
 def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:

@@ -149,9 +149,9 @@ def _opened(
     classes = len(names) if names else None
     layer = find_output_layer(pair.before.state, layer=value("layer"), classes=classes)
     pair = replace(pair, layer=layer)
-    _check_class_weights(training, len(pair.heads[0].weight))
     if pair.before is not pair.after:  # fail before reading any image
         check_pair(pair)
+    _check_class_weights(training, len(pair.heads[0].weight))
     if not runs_code(value("model") or ""):  # a user's own model may be a single layer
         _refuse_bare_head(pair.before, layer)
     given = value("model"), value("model_args") or {}, value("normalize")

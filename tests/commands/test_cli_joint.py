@@ -104,7 +104,7 @@ def test_intervals_of_all_rounds_are_narrower_than_those_of_one(
 ) -> None:
     report = rlu(*_words(buffers)).report
     joint = report["joint"]
-    assert report["methods"][0]["method"] == "fusion"
+    assert report["methods"][0]["method"] == "bayes"
     assert _used(joint) == ["r000", "r001", "r002"]
     assert sum(row["share"] for row in joint["shares"]) == pytest.approx(1)
     assert all(row["low"] <= row["share"] <= row["high"] for row in joint["shares"])

@@ -215,7 +215,7 @@ def test_settings_are_shown_safely(odd: Words, work: Path, rlu: Command) -> None
 
 def test_a_table_is_not_cut_where_there_is_no_terminal(odd: Words, rlu: Command) -> None:
     out = rlu(*odd).out
-    cells = [line.split("│")[1].strip() for line in out.splitlines() if line.count("│") == 5]
+    cells = [line.split("│")[1].strip() for line in out.splitlines() if line.count("│") == 6]
     names = [cell.partition(" ")[2] for cell in cells]
     expected = {"[bold]x[", "a:dog:b", "back\\", "L" * 200, "猫" * 60, "x\\ny", "=cmd"}
     assert expected <= set(names)
