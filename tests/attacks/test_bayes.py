@@ -125,7 +125,7 @@ def test_an_update_that_cannot_be_read_is_left_to_the_means(change: dict[str, ob
     """Of an unknown rate its rows were once read as if the rate were 1."""
     evidence, truth = _case(0)
     found = _answer(replace(evidence, **change))  # type: ignore[arg-type]
-    assert list(found.diagnostics["noise"]) == ["discrepancy", "drift of 5"]
+    assert list(found.diagnostics["noise"]) == ["discrepancy", "misfit of 5", "drift of 5"]
     assert found.status is Status.SOLVED
     assert found.counts is not None
     assert int(found.counts.sum()) == int(truth.sum())

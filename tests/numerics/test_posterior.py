@@ -401,3 +401,15 @@ def test_many_classes_are_handled() -> None:
     found = posterior_mean(shares, centring * 1e-6)
     assert found is not None
     assert float((found - shares).abs().sum()) / 2 < 0.25
+
+
+def test_numbers_that_are_not_finite_have_no_posterior() -> None:
+    centring = torch.eye(3, dtype=torch.float64) - 1 / 3
+    centre = torch.tensor([0.5, 0.5, float("nan")], dtype=torch.float64)
+    assert posterior(centre, centring, 30) is None
+    assert posterior(torch.full((3,), 1 / 3).double(), centring * float("inf"), 30) is None
+
+
+def test_a_covariance_that_is_none_has_no_posterior() -> None:
+    centre = torch.full((3,), 1 / 3, dtype=torch.float64)
+    assert posterior(centre, -1e6 * torch.eye(3, dtype=torch.float64), 30) is None
