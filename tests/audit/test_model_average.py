@@ -11,6 +11,7 @@ from rlu_cli.audit.finding import CaseFinding
 from rlu_cli.audit.model_average import averaged, hypotheses_to_average, mean_recovery
 from rlu_cli.case.hypotheses import ModelHypothesis
 from rlu_cli.errors import InputError
+from rlu_cli.numerics.posterior import posterior
 from rlu_cli.types import Recovery, Status
 from tests.audit.made_case import case_of, finding_of, found
 
@@ -106,3 +107,30 @@ def test_what_is_averaged_is_probable_and_sums_to_one() -> None:
     assert only.weight == pytest.approx(1)
     sure = [_hypothesis(0.95, "0", 0), _hypothesis(0.05, "1", 1)]
     assert len(hypotheses_to_average(sure)) == 1
+
+
+def test_rates_are_averaged_with_their_spread() -> None:
+    one = replace(_recovery(0.6, 0.4, covariance=False), lr=(0.01, 0.001))
+    other = replace(_recovery(0.6, 0.4, covariance=False), lr=(0.03, 0.001))
+    mean = mean_recovery([one, other], [0.5, 0.5])
+    assert mean.lr is not None
+    assert mean.lr[0] == pytest.approx(0.02)
+    assert mean.lr[1] == pytest.approx((0.001**2 + 0.01**2) ** 0.5)
+
+
+def test_posteriors_are_mixed_and_left_out_where_one_lacks_it() -> None:
+    covariance = 1e-4 * (torch.eye(2, dtype=torch.float64) - 0.5)
+    known = [
+        replace(
+            _recovery(a, 1 - a, covariance=False),
+            posterior=posterior(torch.tensor([a, 1 - a]), covariance, 50),
+        )
+        for a in (0.6, 0.4)
+    ]
+    mixed = mean_recovery(known, [0.5, 0.5]).posterior
+    assert mixed is not None
+    assert mixed.mean.tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert (
+        mean_recovery([known[0], _recovery(0.4, 0.6, covariance=False)], [0.5, 0.5]).posterior
+        is None
+    )
