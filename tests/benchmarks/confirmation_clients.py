@@ -57,6 +57,7 @@ def _client(case: Case, data: Path, work: Path) -> None:
         facts["error"] = f"{error.code}: {error.message}"
     else:
         _forget_activation(folder / "rlu.toml", forget=case.recognise)
+        _forget_classes(folder / "rlu.toml")
     write_json(folder / "case.json", facts)
 
 
@@ -87,3 +88,9 @@ def _forget_activation(file: Path, *, forget: bool) -> None:
     if forget:
         text = re.sub(r'act = "\w+"(, )?', "", file.read_text("utf-8"))
         file.write_text(text, "utf-8")
+
+
+def _forget_classes(file: Path) -> None:
+    """Take out the class names, cut at 80 characters; those in the image file have the same order."""
+    text = re.sub(r"(?m)^classes = .*\n", "", file.read_text("utf-8"))
+    file.write_text(text, "utf-8")
