@@ -91,6 +91,6 @@ def _forget_activation(file: Path, *, forget: bool) -> None:
 
 
 def _forget_classes(file: Path) -> None:
-    """Take out the class names, cut at 80 characters; those in the image file have the same order."""
+    """Take out the class names, cut at 80 characters; the image file has them in this order."""
     text = re.sub(r"(?m)^classes = .*\n", "", file.read_text("utf-8"))
     file.write_text(text, "utf-8")
