@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from rlu_cli.attacks.answer import shared
+from rlu_cli.attacks.fixed_point import start
 from rlu_cli.attacks.method import Method
 from rlu_cli.attacks.noise_model import NoiseModel, Round, round_of, row_blocks
 from rlu_cli.attacks.observations import INTERPOLATION, TILT
-from rlu_cli.attacks.path import along, confidence_along, progress
+from rlu_cli.attacks.path import confidence_along, progress
 from rlu_cli.numerics.output_means import class_confidence, tilted
 from rlu_cli.numerics.posterior import Posterior, posterior
-from rlu_cli.numerics.progress import even_weights
 from rlu_cli.numerics.simplex import nearest_shares
 from rlu_cli.numerics.variance_components import Fit, Problem, fit, sizes_of
 from rlu_cli.types import Evidence, Interpolation, Recovery, Status
@@ -38,7 +38,7 @@ _FEW_CONCENTRATIONS = (0.05, 0.2, 0.5, 2.0, 30.0)
 
 @dataclass(frozen=True)
 class _Solution:
-    """Solution for one assumed error ratio λ and tilt β.
+    """Solution for one assumed error ratio λ.
 
     cost       -2 log of the marginal likelihood and the prior
     extra      (N,) variance of the shares because λ may differ from class to class
@@ -46,7 +46,6 @@ class _Solution:
     """
 
     ratio: float
-    tilt: float
     fitted: Fit
     problem: Problem
     points: Tensor
@@ -177,7 +176,7 @@ def _solve(
     importance = tilted(interpolation.outputs[0], beta)
     confidence = confidence_along(interpolation, importance)
     shares, points = (
-        _start(evidence, interpolation) if near is None else (_shares(near), near.points)
+        start(evidence, interpolation) if near is None else (_shares(near), near.points)
     )
     sizes = None if near is None else near.fitted.sizes
     for _ in range(_FIRST_ITERATIONS if near is None else _ITERATIONS):
@@ -193,7 +192,7 @@ def _solve(
     of_means = model.of_means(_mixed(shares), math.exp(fitted.sizes[0]))
     shared_part = gain @ of_means @ gain.T
     none = torch.zeros_like(shares)
-    return _Solution(ratio, beta, fitted, problem, points, fitted.cost, none, shared_part)
+    return _Solution(ratio, fitted, problem, points, fitted.cost, none, shared_part)
 
 
 def _weighed(one: _Solution, node: float, total: int | None) -> _Solution | None:
@@ -266,15 +265,6 @@ def _constrained(fitted: Fit) -> Tensor:
 def _mixed(shares: Tensor) -> Tensor:
     """Shares with a little of every class, so that no class is without noise."""
     return shares * (1 - _EVEN) + _EVEN / len(shares)
-
-
-def _start(evidence: Evidence, interpolation: Interpolation) -> tuple[Tensor, Tensor]:
-    """Initial shares (N,) and point weights (S,): from the bias update if usable, else uniform."""
-    if evidence.linear and evidence.lr_known:
-        start = along(evidence, interpolation)
-        return start.solution.shares, start.points
-    uniform = torch.full((evidence.classes,), 1 / evidence.classes, dtype=torch.float64)
-    return uniform, even_weights(interpolation.points, evidence.steps)
 
 
 METHOD = Method(

@@ -73,7 +73,7 @@ def solve_fixed_point(
     labels = interpolation.outputs[0].labels.cpu()
     importance = tilted(interpolation.outputs[0], assumed.tilt)
     confidence = confidence_along(interpolation, importance)
-    shares, points = (near.fused.shares, near.points) if near else _start(evidence, interpolation)
+    shares, points = (near.fused.shares, near.points) if near else start(evidence, interpolation)
     names = [BIAS] * evidence.linear + [WEIGHTS] * bool(directions.shape[1])
     names += [mean.layer for mean in interpolation.means]
     scales = (
@@ -114,10 +114,10 @@ def _variance_inflation(names: Sequence[str], reduced_chi_square: Sequence[float
     ]
 
 
-def _start(evidence: Evidence, interpolation: Interpolation) -> tuple[Tensor, Tensor]:
+def start(evidence: Evidence, interpolation: Interpolation) -> tuple[Tensor, Tensor]:
     """Initial shares (N,) and point weights (S,): from the bias update if usable, else uniform."""
     if evidence.linear and evidence.lr_known:
-        start = along(evidence, interpolation)
-        return start.solution.shares, start.points
+        found = along(evidence, interpolation)
+        return found.solution.shares, found.points
     uniform = torch.full((evidence.classes,), 1 / evidence.classes, dtype=torch.float64)
     return uniform, even_weights(interpolation.points, evidence.steps)
