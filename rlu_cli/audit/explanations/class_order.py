@@ -11,7 +11,9 @@ from rlu_cli.audit.explanations.clues import Clues
 from rlu_cli.audit.explanations.explanation import Explanation
 from rlu_cli.audit.settled_order import text_positions
 
-_RIGHT = 0.4  # share of the images of moved classes that the other order gets right, at least
+# Share of the images of moved classes that the other order gets right, at least; of the model's own
+# mean confidence, where that is lower: a model that is sure of 45 % is right on no more.
+_RIGHT, _OF_CONFIDENCE = 0.4, 0.6
 _TIMES = 2.5  # that share over the one in the given order, at least
 _LISTED = 6
 
@@ -32,10 +34,11 @@ def class_order(clues: Clues) -> Explanation | None:
     candidates = [] if text is None else [(text, True)]
     rows, columns = linear_sum_assignment(-table.numpy())
     candidates.append((torch.as_tensor(columns)[torch.as_tensor(rows).argsort()], False))
+    least = _RIGHT if clues.trial is None else min(_RIGHT, _OF_CONFIDENCE * clues.trial.sure)
     found = [
         one
         for order, textual in candidates
-        if (one := _explained(table, order, names, textual=textual)) is not None
+        if (one := _explained(table, order, names, least, textual=textual)) is not None
     ]
     return found[0] if found else None
 
@@ -48,7 +51,7 @@ def predictions(clues: Clues) -> Tensor:
 
 
 def _explained(
-    table: Tensor, order: Tensor, names: tuple[str, ...], *, textual: bool
+    table: Tensor, order: Tensor, names: tuple[str, ...], least: float, *, textual: bool
 ) -> Explanation | None:
     index = torch.arange(len(order))
     moved = index[order != index]
@@ -56,7 +59,7 @@ def _explained(
         return None
     images = int(table[moved].sum())
     given, other = int(table[moved, moved].sum()), int(table[moved, order[moved]].sum())
-    if other < max(_RIGHT * images, _TIMES * given):
+    if other < max(least * images, _TIMES * given):
         return None
     gain = (other - given) ** 2 / max(other + given, 1)
     shares = other / images, given / images
