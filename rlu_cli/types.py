@@ -295,6 +295,18 @@ class Evidence:
         return bias / (self.lr * float(self.weights[-1].sum()))
 
 
+@dataclass(frozen=True)
+class VirtualTrial:
+    """A virtual client, observed as the client under study is.
+
+    evidence  of its update, with the interpolation
+    shares    (N,) its label shares
+    """
+
+    evidence: Evidence
+    shares: Tensor
+
+
 class Status(Enum):
     """How an estimate ended; the value is the sentence a user reads."""
 

@@ -54,6 +54,7 @@ class _Audit(_Client, total=False):
     train_accuracy: float
     train_loss: float
     virtual_clients: int
+    prior: float | str
     confidence: float
     draws: int
     search: Literal["checked", "printed", "none"]
@@ -67,6 +68,7 @@ class AttackSettings(_Audit, total=False):
     truth: AnyPath
     history: AnyPath
     joint: bool
+    effort: Literal["auto", "quick", "standard", "thorough"]
 
 
 class CalibrateSettings(_Audit, total=False):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlu_cli.attacks.method import learned_something
 from rlu_cli.types import Evidence
 
 AUTO = "auto"
 FOR_NONLINEAR = "emulation"  # for clients whose update is not linear in their gradients
+FOR_LONG_ROUNDS = "emulation"  # where --effort allows
+THOROUGH = "thorough"
+_LONG = 1.0  # time constants of the client's adaptation
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,15 @@ class Choice:
     reason: str
 
 
-def method_for(evidence: Evidence, *, buffers: bool, noise: bool) -> Choice:
+def method_for(evidence: Evidence, *, noise: bool, folds: float, effort: str) -> Choice:
     """Select the method for a case by the first rule that holds (docs/method.md).
 
-    buffers  whether BatchNorm counters changed, so that batch statistics can be recovered
-    noise    whether noise images replace auxiliary ones
+    noise   whether noise images replace auxiliary ones
+    folds   κ, time constants of the client's adaptation (`noise_model.Round`)
+    effort  value of --effort
     """
     rules = (
-        (noise, "rlu", "no labelled images were given, which fusion and emulation need"),
+        (noise, "rlu", "no labelled images were given, which the others need"),
         (
             not evidence.linear and evidence.lr_known,
             FOR_NONLINEAR,
@@ -38,17 +41,11 @@ def method_for(evidence: Evidence, *, buffers: bool, noise: bool) -> Choice:
             "fusion",
             "the learning rate is not known, and the BatchNorm buffers show the labels without it",
         ),
-        (buffers, "bayes", "the BatchNorm buffers hold statistics of the client's batches"),
         (
-            learned_something(evidence),
-            "bayes",
-            "the model is trained, and the weight update shows how large the client's errors are",
+            folds > _LONG and effort == THOROUGH,
+            FOR_LONG_ROUNDS,
+            "the client adapted to its labels during the round, and virtual clients do the same",
         ),
-        (
-            not evidence.biased,
-            "bayes",
-            "the output layer has no bias, and the weight update shows the labels without it",
-        ),
-        (True, "rlu", "the model is untrained and has no BatchNorm buffers"),
+        (True, "pooled", "it weighs bayes, rlu and path"),
     )
     return next(Choice(method, reason) for holds, method, reason in rules if holds)

@@ -20,9 +20,14 @@ from rlu_cli.attacks.noise_model import NoiseModel, Round, round_of, row_blocks
 from rlu_cli.attacks.observations import INTERPOLATION, TILT
 from rlu_cli.attacks.path import confidence_along, progress
 from rlu_cli.numerics.output_means import class_confidence, tilted
-from rlu_cli.numerics.posterior import Posterior, posterior
+from rlu_cli.numerics.posterior import (
+    CONCENTRATIONS,
+    Posterior,
+    concentrations_in,
+    posterior,
+)
 from rlu_cli.numerics.simplex import nearest_shares
-from rlu_cli.numerics.variance_components import Fit, Problem, fit, sizes_of
+from rlu_cli.numerics.variance_components import Fit, Problem, at_scale, fit, sizes_of
 from rlu_cli.types import Evidence, Interpolation, Recovery, Status
 
 # log λ of a model that separates its classes: mean, standard deviation, and the values averaged, in
@@ -54,23 +59,53 @@ class _Solution:
     shared: Tensor
 
 
-def bayes(evidence: Evidence) -> Recovery:
+@dataclass(frozen=True)
+class Bayes:
     """Posterior of the shares z of y = F z + noise, averaged over the error ratio by evidence.
+
+    prior  least and largest Dirichlet concentration of the client's labels; None: any
 
     Rows as in `fusion`. The covariances within classes are shrunk, the sizes of the discrepancies
     are those of largest restricted likelihood (`noise_model`, `numerics.variance_components`), and
     the ratio λ of the client's errors to the server's is integrated over. The reported shares have
     the largest expected iAcc.
     """
+
+    prior: tuple[float, float] | None = None
+
+    def __call__(self, evidence: Evidence) -> Recovery:
+        return _recovered(evidence, _Prior.of(evidence, self.prior))
+
+
+@dataclass(frozen=True)
+class _Prior:
+    """What is known of the labels before: K of one pass, and the concentrations that may be."""
+
+    total: int | None
+    concentrations: tuple[float, ...]
+    few: tuple[float, ...]
+
+    @staticmethod
+    def of(evidence: Evidence, given: tuple[float, float] | None) -> _Prior:
+        total = None if evidence.total is None else evidence.total // evidence.passes
+        if given is None:
+            return _Prior(total, CONCENTRATIONS, _FEW_CONCENTRATIONS)
+        grid = concentrations_in(*given)
+        return _Prior(total, grid, grid)
+
+    def posterior(self, centre: Tensor, covariance: Tensor) -> Posterior | None:
+        return posterior(centre, covariance, self.total, concentrations=self.concentrations)
+
+
+def _recovered(evidence: Evidence, prior: _Prior) -> Recovery:
     interpolation = _usable(evidence)
     if not interpolation.means and not (evidence.linear and evidence.lr_known):
         return shared(evidence, torch.zeros(evidence.classes), notes=interpolation.notes)
-    total = None if evidence.total is None else evidence.total // evidence.passes
-    moved = round_of(evidence, interpolation)
-    solutions = _solutions(evidence, interpolation, moved, total)
+    moved = round_of(evidence, interpolation.outputs)
+    solutions = _solutions(evidence, interpolation, moved, prior)
     weights = torch.softmax(-torch.tensor([one.cost for one in solutions]).double() / 2, 0)
     centre, covariance = _mean(solutions, weights)
-    found = posterior(centre, covariance, total) or _of_misfit(centre, covariance, total)
+    found = prior.posterior(centre, covariance) or _of_misfit(centre, covariance, prior)
     if found is None:
         return shared(evidence, torch.zeros(evidence.classes), Status.UNSOLVED)
     extra = _sum_of(weights, [one.extra for one in solutions])
@@ -89,14 +124,14 @@ def _usable(evidence: Evidence) -> Interpolation:
     return interpolation if useful else replace(interpolation, means=())
 
 
-def _of_misfit(centre: Tensor, covariance: Tensor, total: int | None) -> Posterior | None:
+def _of_misfit(centre: Tensor, covariance: Tensor, prior: _Prior) -> Posterior | None:
     """The posterior if shares lie far below 0, in units of their error: that is a misfit.
 
     The covariance is inflated by the squared distance to the nearest shares per degree of freedom.
     """
     outside = centre - nearest_shares(centre, covariance)
     distance = outside @ torch.linalg.pinv(covariance, hermitian=True) @ outside
-    return posterior(centre, covariance * max(1.0, float(distance) / (len(centre) - 1)), total)
+    return prior.posterior(centre, covariance * max(1.0, float(distance) / (len(centre) - 1)))
 
 
 def _answer(
@@ -133,7 +168,7 @@ def _answer(
 
 
 def _solutions(
-    evidence: Evidence, interpolation: Interpolation, moved: Round, total: int | None
+    evidence: Evidence, interpolation: Interpolation, moved: Round, prior: _Prior
 ) -> list[_Solution]:
     """A solution for every assumed pair of λ and β that could be solved."""
     trained = _separates(interpolation) and evidence.linear
@@ -146,7 +181,7 @@ def _solutions(
             ratio = math.exp(_RATIO_MEAN + _RATIO_STD * node) if trained else 1.0
             spread = _UNTRAINED + _WITHIN_NODE * trained
             near = _solve(evidence, interpolation, moved, (ratio, spread, beta), near)
-            weighed = _weighed(near, node, total)
+            weighed = _weighed(near, node, prior)
             if weighed is not None:
                 found.append(weighed)
     return found or [replace(near, cost=0.0)] if near is not None else found
@@ -195,17 +230,18 @@ def _solve(
     return _Solution(ratio, fitted, problem, points, fitted.cost, none, shared_part)
 
 
-def _weighed(one: _Solution, node: float, total: int | None) -> _Solution | None:
+def _weighed(one: _Solution, node: float, prior: _Prior) -> _Solution | None:
     """The solution with the evidence of its shares in its cost; None if that cannot be computed.
 
     -2 log of ∫ p(y | z) p(z) dz: the restricted likelihood is that of a flat prior, the evidence
     of the posterior puts the prior of shares in its place.
     """
-    centre, covariance = _estimate(one)
-    found = posterior(centre, covariance, total, concentrations=_FEW_CONCENTRATIONS)
+    compared = at_scale(one.problem, one.fitted.sizes, least=1.0)
+    centre, covariance = _estimate(compared)
+    found = posterior(centre, covariance, prior.total, concentrations=prior.few)
     if found is None:
         return None
-    cost = one.fitted.cost - 2 * found.evidence + node**2
+    cost = compared.cost - 2 * found.evidence + node**2
     return replace(one, cost=cost, extra=_class_gaps(one))
 
 
@@ -229,16 +265,16 @@ def _on_plane(variance: Tensor) -> Tensor:
     return centring @ torch.diag(variance) @ centring
 
 
-def _estimate(one: _Solution) -> tuple[Tensor, Tensor]:
+def _estimate(fitted: Fit) -> tuple[Tensor, Tensor]:
     """Unconstrained shares and covariance, inflated if the rows fit worse than they should."""
-    centre = torch.from_numpy(one.fitted.unconstrained)
-    covariance = torch.from_numpy(one.fitted.covariance)
-    return centre, covariance * max(1.0, one.fitted.chi_square)
+    centre = torch.from_numpy(fitted.unconstrained)
+    covariance = torch.from_numpy(fitted.covariance)
+    return centre, covariance * max(1.0, fitted.chi_square)
 
 
 def _mean(solutions: Sequence[_Solution], weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted mean of the estimates; their spread enters the covariance."""
-    estimates = [_estimate(one) for one in solutions]
+    estimates = [_estimate(one.fitted) for one in solutions]
     centre = _sum_of(weights, [one for one, _ in estimates])
     covariance = _sum_of(weights, [one for _, one in estimates])
     away = torch.stack([one - centre for one, _ in estimates])
@@ -270,7 +306,7 @@ def _mixed(shares: Tensor) -> Tensor:
 METHOD = Method(
     title="bayes",
     paper="rlu, docs/method.md",
-    attack=bayes,
+    attack=Bayes(),
     auxiliary=True,
     needs=frozenset({INTERPOLATION, TILT}),
     any_optimiser=True,

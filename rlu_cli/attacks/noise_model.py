@@ -8,6 +8,7 @@ server's, the path leaves the line between the models, the inputs of the BatchNo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -19,8 +20,9 @@ from rlu_cli.attacks.measurements import averaged_over, errors, sampling_of
 from rlu_cli.numerics.class_covariances import ClassCovariances, class_covariances
 from rlu_cli.numerics.measurement import blocks
 from rlu_cli.numerics.output_means import class_means
+from rlu_cli.numerics.split_covariances import split_covariances
 from rlu_cli.numerics.variance_components import Component, Problem
-from rlu_cli.types import BatchMean, Evidence, Interpolation
+from rlu_cli.types import BatchMean, Evidence, Interpolation, Outputs
 
 _ROWS = 400  # most rows of the update
 _EXTRA_ROWS = 30  # of a compressed layer, beyond those that separate classes or drift
@@ -29,9 +31,11 @@ _FLOOR = 1e-9  # relative variance added to every row: some rows do not vary
 # an effective number of images), of errors of the path and drifts in units of the whole round.
 # And of a layer whose inputs change otherwise, in units of the variance within the classes.
 _DISCREPANCY, _PATH, _DRIFT, _MISFIT = 0.1, 0.1, 1.0, 0.01
+_STRAIGHT = 1e-4  # least of the path's: a round of few time constants hardly leaves the line
 _ANYWHERE = 1 / 12  # variance of a position that may be anywhere on the path
 _FEWEST = 0.25  # largest τ²: class means of four images
 _NOISE_SCALE = 0.5  # prior standard deviation of log ω
+_FAR = 30.0  # time constants after which half of a path is far from the line between the models
 _CLASSES_PER_ROW = 4
 _SEED = 0
 
@@ -213,16 +217,26 @@ class Round:
         """
         return 1 - (1 - math.exp(-self.folds)) / self.folds if self.folds > 1e-6 else 0.0
 
+    @property
+    def roaming(self) -> float:
+        """Part of the update that says nothing of the labels, 0…1: (a κ / (κ + 30))².
 
-def round_of(evidence: Evidence, interpolation: Interpolation) -> Round:
+        What the client does after it has adapted, a part a of the round, and of this the part that
+        is far from the line between the models: half after thirty time constants.
+        """
+        return (self.adapted * self.folds / (self.folds + _FAR)) ** 2
+
+
+def round_of(evidence: Evidence, outputs: Sequence[Outputs]) -> Round:
     """κ = η Σρ (1 + ‖ē‖²) × mean p (1 - p): the steps times the gain of the logits in each.
 
     A step of the gradient e_y - p moves the logits of class j by η (1 + ‖ē‖²) of it (Eq. 13), and
     its probability by p (1 - p) times that.
+
+    outputs  at points of the round, first and last at least
     """
     if evidence.steps == 1 or not evidence.lr_known:
         return Round(0.0)
-    outputs = interpolation.outputs
     mean = torch.stack([one.embeddings.double().cpu().mean(0) for one in outputs]).mean(0)
     spread = [float((one.probabilities * (1 - one.probabilities)).mean()) for one in outputs]
     rate = evidence.lr * float(evidence.weights[-1].sum()) * (1 + float(mean @ mean))
@@ -247,9 +261,11 @@ class NoiseModel:
     ) -> None:
         self.rows = rows
         self._sampling = sampling_of(evidence)
-        self._adapted = moved.adapted
+        self._moved = moved
+        self._path_scale = max(_PATH * min(1.0, moved.folds) ** 2, _STRAIGHT)
         values = torch.cat([block.values for block in rows], 1)
         self._within: ClassCovariances = class_covariances(values, labels, importance)
+        self._split = split_covariances(values, labels, importance, _SEED) or self._within
         widths = [len(block.observed) for block in rows]
         ends = np.cumsum([0, *widths])
         self._slices = [slice(int(a), int(b)) for a, b in pairwise(ends)]
@@ -290,10 +306,10 @@ class NoiseModel:
     def _known(self, shares: Tensor) -> Tensor:
         """Noise from the finite numbers of images, uneven steps and rounding, (D, D)."""
         within, sampling = self._within, self._sampling
-        of_images = within.mixed(shares) * (1 / sampling.distinct + self._uneven)
-        of_means = self.of_means(shares, 0.0)
+        amounts = shares / sampling.distinct + shares.square() / within.effective
+        of_images = self._split.mixed(amounts) + within.mixed(shares) * self._uneven
         of_labels = within.means.T @ (torch.diag(shares) - torch.outer(shares, shares))
-        noise = of_images + of_means + of_labels @ within.means * self._uneven
+        noise = of_images + of_labels @ within.means * self._uneven
         variances = noise.diagonal().clone()
         rounding = torch.cat([block.rounding for block in self.rows])
         return noise + torch.diag(rounding + _FLOOR * (variances.mean() + variances))
@@ -312,7 +328,7 @@ class NoiseModel:
             part = torch.zeros_like(discrepancy)
             part[rows, rows] = _of_drift(shares, block.drift)
             if block.update:
-                found.append(Component("path", part.numpy(), _PATH, _ANYWHERE))
+                found.append(Component("path", part.numpy(), self._path_scale, _ANYWHERE))
             else:
                 found.append(Component(f"drift of {block.name}", part.numpy(), _DRIFT))
         return tuple(found)
@@ -321,9 +337,11 @@ class NoiseModel:
         """What cannot be known of the mean prediction P̄ along the path, (D, D).
 
         No row shows an error of P̄, since some shares explain any P̄. It is taken to be as large as
-        the change of the predictions over the round times `Round.adapted`, independently for every
-        class: negligible for short rounds, all of the change once the client has adapted and moves
-        about its optimum.
+        the change of the predictions over the round times a = `Round.adapted`, independently for
+        every class: negligible for short rounds, all of the change once the client has adapted.
+        From then on it moves about its optimum, ever farther from the line between both models,
+        and its update says less and less: as much as if the labels of a part
+        r = `Round.roaming` of the update were drawn anew.
         """
         total = torch.zeros(len(self._scaled), len(self._scaled), dtype=torch.float64)
         for block, rows in zip(self.rows, self._slices, strict=True):
@@ -332,7 +350,12 @@ class NoiseModel:
             of_bias = block.confidence_drift
             sizes = (shares @ of_bias).square() + (of_bias.square() * shares[:, None] ** 2).sum(0)
             part = block.leads.T @ (sizes[:, None] * block.leads) + _of_drift(shares, block.drift)
-            total[rows, rows] = part * self._adapted**2
+            any_labels = (shares + 1 / len(shares)) / 2
+            anew = torch.diag(any_labels) - torch.outer(any_labels, any_labels)
+            means = self._within.means[:, rows]
+            total[rows, rows] = part * self._moved.adapted**2 + (
+                means.T @ anew @ means * self._moved.roaming
+            )
         return total
 
     def _unevenness(self, widths: list[int]) -> Tensor:

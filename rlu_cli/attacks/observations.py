@@ -9,7 +9,13 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from rlu_cli.types import Interpolation, Observation, Outputs, VirtualPopulation
+from rlu_cli.types import (
+    Interpolation,
+    Observation,
+    Outputs,
+    VirtualPopulation,
+    VirtualTrial,
+)
 
 # Outputs of both models on images without content; labels: 0 black, 1 white, 2 random.
 DUMMIES: Observation[tuple[Outputs, Outputs]] = Observation(
@@ -34,4 +40,9 @@ CLASS_UPDATES: Observation[Tensor] = Observation(
 )
 VIRTUAL_POPULATION: Observation[VirtualPopulation] = Observation(
     "virtual population", "updates of virtual clients with mixed, known labels", trains=True
+)
+# Virtual clients with known labels, each as evidence of its own from images it was not trained on.
+# None if --effort allows too few.
+VIRTUAL_TRIALS: Observation[tuple[VirtualTrial, ...]] = Observation(
+    "virtual trials", "virtual clients on which methods are compared, if --effort allows"
 )

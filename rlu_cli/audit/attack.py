@@ -13,7 +13,7 @@ from rlu_cli.attacks import ATTACKS, concerns, method_for
 from rlu_cli.attacks import AUTO as AUTO_METHOD
 from rlu_cli.attacks.method import learned_something
 from rlu_cli.attacks.noise_model import round_of
-from rlu_cli.attacks.observations import INTERPOLATION, VIRTUAL_POPULATION
+from rlu_cli.attacks.observations import INTERPOLATION, VIRTUAL_POPULATION, VIRTUAL_TRIALS
 from rlu_cli.audit.applicability import refusal, refuse_noise_on_trained, require_any
 from rlu_cli.audit.assumptions import assumptions
 from rlu_cli.audit.class_weights import without_weights
@@ -32,7 +32,7 @@ from rlu_cli.audit.learning_rate import inferred_rate, rate_warnings
 from rlu_cli.audit.model_average import averaged, hypotheses_to_average
 from rlu_cli.audit.scoring import score, uniform_floor
 from rlu_cli.audit.settled_order import settle_order
-from rlu_cli.audit.verdict import Circumstances, verdict
+from rlu_cli.audit.verdict import RELIABLE, Circumstances, verdict
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.case.build import Case
 from rlu_cli.case.hypotheses import ModelHypothesis
@@ -41,16 +41,21 @@ from rlu_cli.evidence.assemble import (
     evaluate_ends,
     forward_config,
     gradient_free_offset,
-    observe,
 )
 from rlu_cli.evidence.forward import ForwardConfig, OutputsCache
 from rlu_cli.evidence.model_selection import choose
-from rlu_cli.evidence.observations import Scene
+from rlu_cli.evidence.observations import (
+    FEWEST_TRIALS,
+    Scene,
+    affordable_trials,
+    observe,
+)
 from rlu_cli.models.input_scaling import AUTO, parse_normalisation
 from rlu_cli.settings.parsers import INFER
 from rlu_cli.types import Evidence, Head, Observation, ProgressCallback, Setting
 
 _MANY_IMAGES = 1000  # noise images stand for as many as one likes
+AUTO_EFFORT, STANDARD = "auto", "standard"
 JUDGE = "bayes"  # whose posterior judges methods that do not know their own error
 
 
@@ -121,7 +126,34 @@ def attack(
     finding = averaged(finding, others, kept)
     if not judge:
         return finding
-    return replace(finding, methods=_judged(case, evidence, finding.methods, explanation))
+    judged = replace(finding, methods=_judged(case, evidence, finding.methods, explanation))
+    scene = Scene(case, model, config, evidence, progress)
+    if others or explanation is not None or not _would_tell_more(scene, judged.methods):
+        return judged
+    progress("the answer is not reliable yet: comparing the methods on virtual clients")
+    more = observe(replace(scene, case=_with_effort(case, STANDARD)), {VIRTUAL_TRIALS})
+    again = [_run(one.method, case, more) if _waits(one) else one for one in judged.methods]
+    again = [replace(one, chosen=chosen.get(one.method)) for one in again]
+    return replace(judged, methods=_judged(case, more, again, explanation))
+
+
+def _waits(one: MethodFinding) -> bool:
+    """Whether a method's answer can gain from virtual trials."""
+    reliable = one.verdict is not None and one.verdict.level == RELIABLE
+    return VIRTUAL_TRIALS in ATTACKS[one.method].needs and not reliable
+
+
+def _would_tell_more(scene: Scene, methods: Sequence[MethodFinding]) -> bool:
+    """Whether `--effort auto` goes on to standard: the answer is not reliable, and it can."""
+    if scene.case.value("effort") != AUTO_EFFORT or not any(map(_waits, methods)):
+        return False
+    standard = replace(scene, case=_with_effort(scene.case, STANDARD))
+    return affordable_trials(standard) >= FEWEST_TRIALS
+
+
+def _with_effort(case: Case, effort: str) -> Case:
+    given = Setting(effort, case.settings["effort"].source)
+    return replace(case, settings={**case.settings, "effort": given})
 
 
 def _select_model(
@@ -157,7 +189,12 @@ def _chosen(
     """The methods with `auto` replaced by its choice for this case, and the reason for it."""
     if AUTO_METHOD not in methods:
         return methods, {}
-    choice = method_for(evidence, buffers=bool(case.pair.steps), noise=is_noise(case.auxiliary))
+    choice = method_for(
+        evidence,
+        noise=is_noise(case.auxiliary),
+        folds=round_of(evidence, (evidence.before, evidence.after)).folds,
+        effort=case.value("effort"),
+    )
     named = [choice.method if name == AUTO_METHOD else name for name in methods]
     return tuple(dict.fromkeys(named)), {choice.method: choice.reason}
 
@@ -185,7 +222,7 @@ def _judged(
     known = (posterior_of(one, each) for one in recoveries if one.status.ok)
     reference = next((one for one in known if one is not None), None)
     if reference is None and not is_noise(case.auxiliary):
-        reference = ATTACKS[JUDGE].attack(evidence).posterior
+        reference = ATTACKS[JUDGE].configured(case.value)(evidence).posterior
     circumstances = _circumstances(case, evidence, explanation)
     judged = []
     for one in found:
@@ -211,7 +248,7 @@ def _circumstances(
     if is_noise(case.auxiliary):
         return Circumstances(explanation, _MANY_IMAGES, 0.0, learned)
     images = torch.bincount(case.auxiliary.labels, minlength=case.auxiliary.classes)
-    folds = round_of(evidence, evidence[INTERPOLATION]).folds
+    folds = round_of(evidence, evidence[INTERPOLATION].outputs).folds
     return Circumstances(explanation, int(images.min()), folds, learned)
 
 

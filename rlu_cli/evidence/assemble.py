@@ -1,10 +1,9 @@
-"""A case and a model → `Evidence`: evaluate both checkpoints, add the requested observations."""
+"""A case and a model → `Evidence`: evaluate both checkpoints, assemble what every method sees."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
@@ -19,10 +18,9 @@ from rlu_cli.evidence.forward import (
     trains_differently,
     with_bias,
 )
-from rlu_cli.evidence.observations import OBSERVATIONS, Scene
 from rlu_cli.models.input_scaling import PRESETS
 from rlu_cli.schemes import offset_weights, step_weights
-from rlu_cli.types import Checkpoint, Evidence, GradientFreeOffset, Observation, Outputs
+from rlu_cli.types import Checkpoint, Evidence, GradientFreeOffset, Outputs
 
 
 def forward_config(case: Case, model: nn.Module) -> ForwardConfig:
@@ -97,12 +95,3 @@ def assemble(
         lr_known=training.lr_known,
         linear=training.nonlinear is None,
     )
-
-
-def observe(scene: Scene, needs: Collection[Observation[Any]]) -> Evidence:
-    """The evidence with the observations in `needs` added, in the order of `OBSERVATIONS`."""
-    evidence = scene.evidence
-    for need, function in OBSERVATIONS.items():
-        if need in needs:
-            evidence = evidence.with_observed(need, function(scene))
-    return evidence

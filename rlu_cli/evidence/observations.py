@@ -5,7 +5,7 @@ To add an observation, add its key to `attacks.observations`, and one function a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,9 @@ from rlu_cli.attacks.observations import (
     REEVALUATION,
     TILT,
     VIRTUAL_POPULATION,
+    VIRTUAL_TRIALS,
 )
+from rlu_cli.attacks.rlu import RLU
 from rlu_cli.case.auxiliary import dummy_auxiliary
 from rlu_cli.case.build import Case
 from rlu_cli.evidence.forward import ForwardConfig, evaluate_pair, with_bias
@@ -31,6 +33,7 @@ from rlu_cli.evidence.interpolation import (
 )
 from rlu_cli.evidence.virtual_client import class_updates
 from rlu_cli.evidence.virtual_population import compare
+from rlu_cli.evidence.virtual_trials import trials
 from rlu_cli.types import (
     Evidence,
     Interpolation,
@@ -38,9 +41,14 @@ from rlu_cli.types import (
     Outputs,
     ProgressCallback,
     VirtualPopulation,
+    VirtualTrial,
 )
 
 VIRTUAL_CLIENTS = 64  # of a virtual population, by default
+FEWEST_TRIALS, MOST_TRIALS = 3, 8  # virtual trials
+# Cost of a virtual trial, in forward passes: of an image trained on, and of an auxiliary image, as
+# half of these are evaluated at five points. `standard` may cost ten times the two passes.
+_OF_TRAINING, _OF_OBSERVING, _TIMES = 3.0, 2.5, 10.0
 _PER_CLASS = 3  # virtual clients per class: fewer do not determine the emulator's slope
 
 
@@ -129,6 +137,30 @@ def _virtual_population(scene: Scene) -> VirtualPopulation:
     )
 
 
+def _virtual_trials(scene: Scene) -> tuple[VirtualTrial, ...]:
+    """Virtual clients as many as `--effort` allows; none if the images do not suffice."""
+    case, count = scene.case, affordable_trials(scene)
+    remembers = case.training.scheme.remembers or case.velocity is not None
+    if count < FEWEST_TRIALS or remembers or not case.training.lr_known:
+        return ()
+    near = RLU()(scene.evidence).shares
+    images = scene.model, case, scene.config
+    return trials(*images, near, count, progress=scene.progress)
+
+
+def affordable_trials(scene: Scene) -> int:
+    """Virtual trials whose cost is ten times that of the two passes over the auxiliary images."""
+    case, images = scene.case, len(scene.case.auxiliary.images)
+    effort = case.value("effort")
+    if effort == "thorough":
+        return MOST_TRIALS
+    if effort != "standard":
+        return 0
+    trained = case.plan.total or case.plan.steps * scene.config.batch
+    each = _OF_TRAINING * trained + _OF_OBSERVING * images
+    return min(MOST_TRIALS, int(_TIMES * 2 * images / each))
+
+
 OBSERVATIONS: dict[Observation[Any], Callable[[Scene], Any]] = {
     DUMMIES: _dummies,
     INTERPOLATION: _interpolation,
@@ -136,4 +168,14 @@ OBSERVATIONS: dict[Observation[Any], Callable[[Scene], Any]] = {
     TILT: _tilt,
     CLASS_UPDATES: _class_updates,
     VIRTUAL_POPULATION: _virtual_population,
+    VIRTUAL_TRIALS: _virtual_trials,
 }
+
+
+def observe(scene: Scene, needs: Collection[Observation[Any]]) -> Evidence:
+    """The evidence with the observations in `needs` added, in the order of `OBSERVATIONS`."""
+    evidence = scene.evidence
+    for need, function in OBSERVATIONS.items():
+        if need in needs:
+            evidence = evidence.with_observed(need, function(scene))
+    return evidence

@@ -19,7 +19,8 @@ from scipy.stats import chi2
 from torch import Tensor
 
 # Dirichlet concentrations α: an even grid in log α. The evidence selects among them.
-_CONCENTRATIONS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 100.0)
+CONCENTRATIONS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 100.0)
+_PER_DECADE, _MOST_CONCENTRATIONS = 3, 11  # of a given range of α
 _SCALES = 3  # nodes of the covariance's unknown scale, with finite degrees of freedom
 _MAX_ITERATIONS = 60
 _DAMPING = 0.5
@@ -103,6 +104,16 @@ class Posterior:
         draws = (centre + factor * (self.draws - centre)).clamp_min(0)
         return replace(self, quantiles=quantiles, draws=draws / draws.sum(1, keepdim=True))
 
+    def stretched(self, factor: float) -> Posterior:
+        """The posterior with the deviations from every class's median multiplied by a factor."""
+        if factor == 1:
+            return self
+        centre = self.quantiles.median(1).values
+        table = centre[:, None] + factor * (self.quantiles - centre[:, None])
+        draws = (centre + factor * (self.draws - centre)).clamp_min(0)
+        draws = draws / draws.sum(1, keepdim=True).clamp_min(_LEAST)
+        return replace(self, quantiles=table.clamp(0, 1), draws=draws)
+
     def expected_iacc(self, shares: Tensor, confidence: float) -> tuple[float, float, float]:
         """Expected iAcc of `shares` (N,), and the bounds of its central interval."""
         each = torch.minimum(self.draws, shares.double()).sum(1)
@@ -149,7 +160,7 @@ def posterior(
     total: int | None = None,
     *,
     degrees: float = np.inf,
-    concentrations: tuple[float, ...] = _CONCENTRATIONS,
+    concentrations: tuple[float, ...] = CONCENTRATIONS,
 ) -> Posterior | None:
     """Posterior of shares z = c/K under N(z; centre, covariance) × Dirichlet-multinomial(c; α, K).
 
@@ -194,6 +205,13 @@ def posterior(
     evidence = float(np.log(np.exp(logs - logs.max()).mean()) + logs.max())
     kept = [(w, one) for w, (_, one) in zip(weights, found, strict=True) if w > _NEGLIGIBLE]
     return _averaged(kept, float(np.exp(weights @ np.log(alphas))), evidence)
+
+
+def concentrations_in(low: float, high: float) -> tuple[float, ...]:
+    """An even grid in log α from `low` to `high`, both included; one value if they are equal."""
+    steps = int(np.ceil(_PER_DECADE * np.log10(high / low)))
+    count = 1 if steps == 0 else min(steps + 1, _MOST_CONCENTRATIONS)
+    return tuple(np.geomspace(low, high, count).tolist())
 
 
 def _scales(degrees: float) -> _Array:
@@ -386,6 +404,21 @@ def mixed_posterior(posteriors: Sequence[Posterior], weights: Sequence[float]) -
         mean / mean.sum(),
         float(np.exp(logs)),
         most.evidence,
+    )
+
+
+def moved_posterior(one: Posterior, step: Tensor) -> Posterior:
+    """The posterior around another answer, shares below 0 set to 0.
+
+    step  (N,) from the one answer to the other
+    """
+    draws = (one.draws + step).clamp_min(0)
+    mean = (one.mean + step).clamp_min(0)
+    return replace(
+        one,
+        quantiles=(one.quantiles + step[:, None]).clamp(0, 1),
+        draws=draws / draws.sum(1, keepdim=True).clamp_min(_LEAST),
+        mean=mean / mean.sum().clamp_min(_LEAST),
     )
 
 

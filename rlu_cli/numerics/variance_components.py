@@ -52,7 +52,8 @@ class Problem:
     components  parts of unknown size; multiplied by ω too
     scaled      (D,) bool: rows whose noise has an unknown factor ω, log-normal
     centre      median of ω
-    deviation   prior standard deviation of log ω
+    deviation   prior standard deviation of log ω. It is at most one below its median: the noise of
+                known size is there, however quiet the rows that no shares move happen to be
     """
 
     observed: _Array
@@ -63,6 +64,11 @@ class Problem:
     scaled: NDArray[np.bool_]
     centre: float
     deviation: float
+
+    @property
+    def least(self) -> float:
+        """Least ω."""
+        return self.centre * math.exp(-self.deviation)
 
 
 @dataclass(frozen=True)
@@ -124,13 +130,26 @@ def fit(problem: Problem, start: _Array | None = None) -> Fit:
     return plane.solved(sizes, cost)
 
 
+def at_scale(problem: Problem, sizes: _Array, least: float) -> Fit:
+    """The solution at given sizes, with a factor ω of `least` or more.
+
+    For comparisons between problems: rows that happen to vary little would favour whichever of them
+    allows the smallest noise.
+    """
+    raised = sizes.copy()
+    if problem.scaled.any():
+        raised[-1] = max(raised[-1], math.log(least))
+    plane = _Plane(problem)
+    return plane.solved(raised, plane.cost(raised))
+
+
 def _first_guess(problem: Problem) -> tuple[_Array, _Array]:
     """Log sizes to start from, and the steps of the first simplex."""
     guesses = [math.log(_FIRST * one.scale) for one in problem.components]
     steps = [_STEP] * len(guesses)
     if problem.scaled.any():
         guesses.append(math.log(problem.centre))
-        steps.append(-problem.deviation)
+        steps.append(problem.deviation)
     return np.array(guesses), np.array(steps)
 
 
@@ -188,7 +207,8 @@ class _Plane:
         for one, size in zip(problem.components, sizes, strict=False):
             total += min(math.exp(size), one.largest) * one.covariance
         if problem.scaled.any():
-            root = np.where(problem.scaled, math.exp(sizes[-1] / 2), 1.0)
+            factor = max(math.exp(sizes[-1]), problem.least)
+            root = np.where(problem.scaled, math.sqrt(factor), 1.0)
             total = total * np.outer(root, root)
         return np.asarray(total + problem.fixed)
 

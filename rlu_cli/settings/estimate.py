@@ -6,6 +6,8 @@ from rlu_cli.settings import parsers as parse
 from rlu_cli.settings.choices import table_names
 from rlu_cli.settings.specs import ATTACK, AUDITS, CALIBRATE, ESTIMATE, REPORT, SettingSpec
 
+EFFORTS = ("auto", "quick", "standard", "thorough")
+
 
 def _methods() -> tuple[str, ...]:
     return ("auto", parse.ALL_METHODS, *table_names("attacks/__init__.py", "ATTACKS"))
@@ -59,6 +61,18 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         defaults={CALIBRATE: 16},
         beside=False,
     ),
+    "effort": SettingSpec(
+        parse.choice(*EFFORTS),
+        give="--effort NAME",
+        help="Virtual clients on which methods are compared: quick none, standard as many as cost "
+        "ten times the rest, thorough as many as tell something; auto: quick, then standard where "
+        "the answer is not reliable.",
+        metavar="NAME",
+        commands=(ATTACK,),
+        panel=ESTIMATE,
+        default="auto",
+        choices=lambda: EFFORTS,
+    ),
     "alpha": SettingSpec(
         parse.between(1e-3, 1e6),
         give="--alpha A",
@@ -68,6 +82,14 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         basic=("simulate",),
         panel=ESTIMATE,
         default=0.5,
+    ),
+    "prior": SettingSpec(
+        parse.concentrations,
+        give="--prior ALPHA or LOW:HIGH",
+        help="Dirichlet concentration of the clients' labels, if known: small means few classes a "
+        "client. Default: any from 0.02 to 100.",
+        metavar="ALPHA",
+        panel=ESTIMATE,
     ),
     "confidence": SettingSpec(
         parse.between(0.5, 0.999),

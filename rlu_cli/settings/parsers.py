@@ -68,6 +68,19 @@ def between(low: float, high: float, *, below: bool = False) -> Callable[[Any], 
     return parse
 
 
+def concentrations(value: Any) -> tuple[float, float]:
+    """The range of a Dirichlet concentration, "LOW:HIGH", or a single one."""
+    parse = between(1e-3, 1e6)
+    try:
+        ends = [parse(part) for part in value.split(":")] if isinstance(value, str) else [value]
+        low, high = parse(ends[0]), parse(ends[-1])
+    except ValueError:
+        low, high, ends = 1.0, 0.0, []
+    if len(ends) > 2 or not low <= high:
+        raise ValueError("a concentration from 0.001 to 1e6, or a range of them as 0.1:1")
+    return low, high
+
+
 def switch(value: Any) -> bool:
     """True or false, as TOML or as text."""
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

@@ -14,7 +14,7 @@ from test_fusion_method import _case, _without_means
 from torch import Tensor
 
 from rlu_cli.attacks import ATTACKS
-from rlu_cli.attacks.bayes import _of_misfit
+from rlu_cli.attacks.bayes import _of_misfit, _Prior
 from rlu_cli.attacks.observations import TILT
 from rlu_cli.audit.scoring import score
 from rlu_cli.numerics.posterior import Posterior
@@ -171,7 +171,7 @@ def test_noise_added_to_the_update_widens_the_intervals() -> None:
 def test_shares_far_below_zero_are_a_misfit_that_widens_the_answer() -> None:
     covariance = 1e-8 * (torch.eye(3, dtype=torch.float64) - 1 / 3)
     centre = torch.tensor([0.8, 0.4, -0.2], dtype=torch.float64)
-    found = _of_misfit(centre, covariance, 60)
+    found = _of_misfit(centre, covariance, _Prior(60, (0.5,), (0.5,)))
     assert found is not None
     low, high = found.interval(0.9)
     assert float((high - low).max()) > 0.05
