@@ -64,8 +64,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
     "effort": SettingSpec(
         parse.choice(*EFFORTS),
         give="--effort NAME",
-        help="Virtual clients on which methods are compared: quick none, standard as many as cost "
-        "ten times the rest, thorough as many as tell something; auto: quick, then standard where "
+        help="Virtual clients that compare the methods: quick none, thorough most; auto: some, if "
         "the answer is not reliable.",
         metavar="NAME",
         commands=(ATTACK,),

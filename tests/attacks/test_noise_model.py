@@ -59,19 +59,19 @@ def test_an_update_without_noise_has_none() -> None:
 
 def test_one_step_goes_nowhere() -> None:
     one, several = (evidence_of(skewed_steps(steps, 24)) for steps in (1, 4))
-    assert noise_model.round_of(one, one[INTERPOLATION]).folds == 0
-    assert noise_model.round_of(one, one[INTERPOLATION]).adapted == 0
-    moved = noise_model.round_of(several, several[INTERPOLATION])
+    assert noise_model.round_of(one, one[INTERPOLATION].outputs).folds == 0
+    assert noise_model.round_of(one, one[INTERPOLATION].outputs).adapted == 0
+    moved = noise_model.round_of(several, several[INTERPOLATION].outputs)
     assert moved.folds > 0
     assert 0 < moved.adapted < 1
     unknown = replace(several, lr=1.0, lr_known=False)
-    assert noise_model.round_of(unknown, unknown[INTERPOLATION]).folds == 0
+    assert noise_model.round_of(unknown, unknown[INTERPOLATION].outputs).folds == 0
 
 
 def test_a_longer_round_or_a_faster_one_goes_further() -> None:
     def folds(steps: int, lr: float) -> float:
         evidence = evidence_of(skewed_steps(steps, 24), lr=lr)
-        return noise_model.round_of(evidence, evidence[INTERPOLATION]).folds
+        return noise_model.round_of(evidence, evidence[INTERPOLATION].outputs).folds
 
     plain = folds(4, 0.01)
     assert folds(8, 0.01) == pytest.approx(2 * plain, rel=0.2)
@@ -82,6 +82,11 @@ def test_a_longer_round_or_a_faster_one_goes_further() -> None:
 def test_how_far_the_end_is_ahead_of_the_mean(folds: float, adapted: float) -> None:
     assert noise_model.Round(folds).adapted == pytest.approx(adapted, rel=0.01)
     assert noise_model.Round(100.0).adapted == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize(("folds", "part"), [(0.1, 0.0), (4, 0.0078), (30, 0.234), (1e4, 0.994)])
+def test_only_a_very_long_round_says_nothing_of_the_labels(folds: float, part: float) -> None:
+    assert noise_model.Round(folds).roaming == pytest.approx(part, rel=0.02, abs=1e-4)
 
 
 def _rows(evidence: Evidence, tilt: float = 0.0) -> tuple[list[RowBlock], Tensor]:
@@ -160,7 +165,7 @@ def test_the_parts_of_unknown_size_are_named_and_positive() -> None:
     interpolation = evidence[INTERPOLATION]
     rows, importance = _rows(evidence)
     labels = interpolation.outputs[0].labels
-    moved = noise_model.round_of(evidence, interpolation)
+    moved = noise_model.round_of(evidence, interpolation.outputs)
     model = NoiseModel(evidence, rows, labels, importance, moved)
     mixed = shares * 0.95 + 0.05 / 6
     problem = model.problem(mixed, 0.8, 0.1)
