@@ -9,8 +9,7 @@ from rlu_cli.types import Evidence
 AUTO = "auto"
 FOR_NONLINEAR = "emulation"  # for clients whose update is not linear in their gradients
 FOR_LONG_ROUNDS = "emulation"  # where --effort allows
-THOROUGH = "thorough"
-_LONG = 1.0  # time constants of the client's adaptation
+LONG = 1.0  # time constants of the client's adaptation from which a round is long
 
 
 @dataclass(frozen=True)
@@ -21,12 +20,11 @@ class Choice:
     reason: str
 
 
-def method_for(evidence: Evidence, *, noise: bool, folds: float, effort: str) -> Choice:
+def method_for(evidence: Evidence, *, noise: bool, emulated: bool) -> Choice:
     """Select the method for a case by the first rule that holds (docs/method.md).
 
-    noise   whether noise images replace auxiliary ones
-    folds   κ, time constants of the client's adaptation (`noise_model.Round`)
-    effort  value of --effort
+    noise     whether noise images replace auxiliary ones
+    emulated  whether the round is long and --effort allows a virtual population
     """
     rules = (
         (noise, "rlu", "no labelled images were given, which the others need"),
@@ -42,7 +40,7 @@ def method_for(evidence: Evidence, *, noise: bool, folds: float, effort: str) ->
             "the learning rate is not known, and the BatchNorm buffers show the labels without it",
         ),
         (
-            folds > _LONG and effort == THOROUGH,
+            emulated,
             FOR_LONG_ROUNDS,
             "the client adapted to its labels during the round, and virtual clients do the same",
         ),

@@ -27,8 +27,9 @@ _UNLIKE = (
 def emulation(evidence: Evidence) -> Recovery:
     """Shares z of y = a + B z + noise, with a, B and the noise fitted to virtual clients.
 
-    y is the update of the output layer's bias, the row sums of its weight update, and mean and
-    variance of the inputs of the last two BatchNorm layers whose buffers changed.
+    y is the update of the output layer's bias, the row sums of its weight update, mean and variance
+    of the inputs of the last two BatchNorm layers whose buffers changed, and the mean logits and
+    softmax of the client's model on some images.
     `numerics.emulator` solves for z; the posterior mean of the shares is reported.
 
     The estimated covariance is too small, because there are fewer virtual clients than rows. The

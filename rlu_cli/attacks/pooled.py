@@ -8,6 +8,7 @@ these is too small: the distribution of the answer spans them all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,7 +29,7 @@ from rlu_cli.types import Evidence, Recovery, VirtualTrial
 _OTHERS = 0.5  # weight of the other methods together, in the longest rounds
 _TRUST = 4.0  # virtual trials that count as much as the weights known without any
 _NEGLIGIBLE = 1e-3
-_MOST_WIDENED = 5.0  # largest factor on the spread
+_NORMAL = math.sqrt(math.pi / 2)  # standard deviation of a normal error over its mean size
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Pooled:
 
     Without virtual trials, the weight of `rlu` and `path` together is ½ a², with a = 0 for short
     rounds and 1 for long ones (`Round.adapted`). With them, the weights are those of least squared
-    error on the virtual clients, drawn towards the former, and the spread is multiplied by how much
-    larger their errors were than expected.
+    error on the virtual clients, drawn towards the former, and the answer has a further error by
+    which those on the virtual clients were larger than expected.
     """
 
     prior: tuple[float, float] | None = None
@@ -62,7 +63,7 @@ class Pooled:
             weights = _weights_of(tried, weights)
         found = _mixed(first.posterior, usable, weights)
         if tried:
-            found = found.stretched(_spread_ratio(tried, weights))
+            found = found.blurred(_further_error(tried, weights, found.mean))
         answer = shared(evidence, found.best_point(), first.status, notes=first.notes)
         diagnostics = {**first.diagnostics, "weights": weights, "virtual_trials": len(tried)}
         return replace(
@@ -144,15 +145,17 @@ def _mixed(
     return mixed_posterior(parts, [weight / total for weight in kept.values()])
 
 
-def _spread_ratio(tried: Sequence[_Tried], weights: Mapping[str, float]) -> float:
-    """By how much the errors on the virtual clients exceed the expected ones, 1…5."""
-    found, expected = (
-        sum(pair) for pair in zip(*(one.found(weights) for one in tried), strict=True)
-    )
-    # Half a trial's expected error is added to both: few trials tell the ratio roughly.
-    part = expected / len(tried) / 2
-    ratio: float = (found + part) / max(expected + part, 1e-12)
-    return min(max(ratio, 1.0), _MOST_WIDENED)
+def _further_error(tried: Sequence[_Tried], weights: Mapping[str, float], mean: Tensor) -> Tensor:
+    """Standard deviation (N,) that explains by how much the errors on the trials were too large.
+
+    Their mean distance from the truth, ½ Σ_n |e_n|, above the expected one is divided among the
+    classes in proportion to the root of their shares, as the errors of counts are.
+    """
+    distances = [one.found(weights) for one in tried]
+    excess = math.fsum(found - expected for found, expected in distances) / len(distances)
+    sizes = (mean + 1 / len(mean) ** 2).sqrt()
+    each: Tensor = 2 * max(excess, 0.0) * _NORMAL * sizes / sizes.sum()
+    return each
 
 
 METHOD = Method(

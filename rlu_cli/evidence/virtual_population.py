@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rlu_cli.checkpoints import CheckpointPair
 from rlu_cli.errors import InputError
 from rlu_cli.evidence.batchnorm_statistics import recover
-from rlu_cli.evidence.forward import ForwardConfig
+from rlu_cli.evidence.forward import ForwardConfig, outputs
 from rlu_cli.evidence.virtual_batch import train_each
 from rlu_cli.local_training.description import LocalTraining
 from rlu_cli.local_training.step_plan import StepPlan
@@ -32,6 +32,7 @@ _CLOSE, _SPARE = 20.0, 0.25  # concentration around an estimate, and a constant 
 # slope differs, so it hardly counts.
 _PARTS = ((0.25, 0.0, 0.02), (0.375, 20.0, 1.0), (0.375, 60.0, 1.0))
 _FEWEST = 6  # virtual clients; fewer do not determine the emulator's slope
+_SHOWN = 300  # images that the models are shown for the label shift
 _LAYERS = 2  # BatchNorm layers, counted from the output, whose statistics are compared
 
 
@@ -97,7 +98,8 @@ def compare(
     count = max(count, _FEWEST)
     near = [round(count * share) for share, _, _ in _PARTS[1:]]
     parts = [count - sum(near), *near]
-    observed = update_statistics(model, pair)
+    sample = _sample(auxiliary)
+    observed = update_statistics(model, pair) | label_shift(model, pair, sample, config)
     shares: list[Tensor] = []
     rows: list[dict[str, Tensor]] = []
     closeness: list[float] = []
@@ -112,7 +114,8 @@ def compare(
         arguments = pair.before, auxiliary, training, seeded, drawn, sampling_weights
         for client in train_clients(model, *arguments, progress=progress):
             shares.append(client.shares)
-            rows.append(update_statistics(model, replace(pair, after=client.checkpoint)))
+            sent = replace(pair, after=client.checkpoint)
+            rows.append(update_statistics(model, sent) | label_shift(model, sent, sample, config))
             closeness.append(weight)
     return _population(shares, rows, observed, closeness)
 
@@ -148,6 +151,27 @@ def update_statistics(model: nn.Module, pair: CheckpointPair) -> dict[str, Tenso
         statistics[f"mean input of {name}"] = found[name].mean
         statistics[f"variance of the inputs of {name}"] = found[name].variance
     return statistics
+
+
+def label_shift(
+    model: nn.Module, pair: CheckpointPair, sample: Auxiliary, config: ForwardConfig
+) -> dict[str, Tensor]:
+    """Mean logits and mean softmax (N,) of the client's model on some images, float64.
+
+    After a long round, its update shows little; what it has come to predict shows its labels, as in
+    the estimation of label shift from a black-box predictor (Lipton, Wang and Smola 2018).
+    """
+    found = outputs(model, pair.after.state, sample, config, pair.after.path)
+    return {
+        "mean logits": found.logits.double().mean(0).cpu(),
+        "mean softmax": found.probabilities.double().mean(0).cpu(),
+    }
+
+
+def _sample(auxiliary: Auxiliary) -> Auxiliary:
+    """An even sample of the images."""
+    count = len(auxiliary.labels)
+    return take(auxiliary, np.linspace(0, count - 1, min(_SHOWN, count)).astype(np.int64))
 
 
 def draw_near(shares: Tensor, count: int, seed: int, concentration: float = _CLOSE) -> Tensor:

@@ -7,6 +7,7 @@ sum to K; from it follow the best point, the intervals and the accuracy to expec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,12 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
-from scipy.special import gammaln, ndtr
+from scipy.special import gammaln, ndtr, ndtri
 from scipy.stats import chi2
 from torch import Tensor
 
 # Dirichlet concentrations α: an even grid in log α. The evidence selects among them.
 CONCENTRATIONS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 100.0)
+_SURPRISING = 3.0  # standard deviations of a chi-square beyond which a concentration is left out
 _PER_DECADE, _MOST_CONCENTRATIONS = 3, 11  # of a given range of α
 _SCALES = 3  # nodes of the covariance's unknown scale, with finite degrees of freedom
 _MAX_ITERATIONS = 60
@@ -104,15 +106,21 @@ class Posterior:
         draws = (centre + factor * (self.draws - centre)).clamp_min(0)
         return replace(self, quantiles=quantiles, draws=draws / draws.sum(1, keepdim=True))
 
-    def stretched(self, factor: float) -> Posterior:
-        """The posterior with the deviations from every class's median multiplied by a factor."""
-        if factor == 1:
+    def blurred(self, deviation: Tensor) -> Posterior:
+        """The posterior with a further, normal error of the shares.
+
+        deviation  (N,) its standard deviation, added to that of every marginal
+        """
+        if not bool(deviation.any()):
             return self
-        centre = self.quantiles.median(1).values
-        table = centre[:, None] + factor * (self.quantiles - centre[:, None])
-        draws = (centre + factor * (self.draws - centre)).clamp_min(0)
-        draws = draws / draws.sum(1, keepdim=True).clamp_min(_LEAST)
-        return replace(self, quantiles=table.clamp(0, 1), draws=draws)
+        levels = torch.from_numpy(ndtri(_LEVELS))
+        noise = np.random.default_rng(_SEED + 1).standard_normal(tuple(self.draws.shape))
+        draws = (self.draws + deviation * torch.from_numpy(noise)).clamp_min(0)
+        return replace(
+            self,
+            quantiles=(self.quantiles + deviation[:, None] * levels).clamp(0, 1),
+            draws=draws / draws.sum(1, keepdim=True).clamp_min(_LEAST),
+        )
 
     def expected_iacc(self, shares: Tensor, confidence: float) -> tuple[float, float, float]:
         """Expected iAcc of `shares` (N,), and the bounds of its central interval."""
@@ -177,6 +185,10 @@ def posterior(
     covariance contains the plane Σz = 1, on which the prior is that of independent negative
     binomial counts with mean K/N. Each is replaced by the Gaussian that gives the class's marginal
     the same mean and variance.
+
+    An α under which the estimate lies implausibly far from even shares is left out (a prior
+    predictive check): the evidence alone prefers any prior that is narrow enough where the
+    covariance is too large in most directions, as it is around few large classes.
     """
     mean = centre.double().cpu().numpy()
     spread = covariance.double().cpu().numpy()
@@ -193,6 +205,8 @@ def posterior(
     except np.linalg.LinAlgError:
         return None
     found = [(alpha, one) for alpha, one in found if one.sums_to_one]
+    possible = [pair for pair in found if _foretells(mean, spread, pair[0], labels)]
+    found = possible or found
     if not found:
         return None
     logs = np.array([one.evidence for _, one in found])
@@ -205,6 +219,22 @@ def posterior(
     evidence = float(np.log(np.exp(logs - logs.max()).mean()) + logs.max())
     kept = [(w, one) for w, (_, one) in zip(weights, found, strict=True) if w > _NEGLIGIBLE]
     return _averaged(kept, float(np.exp(weights @ np.log(alphas))), evidence)
+
+
+def _foretells(centre: _Array, covariance: _Array, alpha: float, total: int) -> bool:
+    """Whether the estimate is as near to even shares as estimates are under α.
+
+    Its squared distance, in units of the covariance of estimates, is chi-square with N - 1 degrees
+    of freedom if both are normal.
+    """
+    classes = len(centre)
+    each = total / classes
+    prior = each * (1 + each / alpha) / total**2
+    basis = np.linalg.qr((np.eye(classes) - 1 / classes)[:, 1:])[0]
+    away = basis.T @ (centre - 1 / classes)
+    spread = basis.T @ covariance @ basis + prior * np.eye(classes - 1)
+    distance = float(away @ np.linalg.solve(spread, away)) / (classes - 1)
+    return distance < 1 + _SURPRISING * math.sqrt(2 / (classes - 1))
 
 
 def concentrations_in(low: float, high: float) -> tuple[float, ...]:

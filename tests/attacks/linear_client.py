@@ -15,6 +15,7 @@ from rlu_cli.attacks.observations import (
     REEVALUATION,
     TILT,
     VIRTUAL_POPULATION,
+    VIRTUAL_TRIALS,
 )
 from rlu_cli.evidence.forward import with_bias
 from rlu_cli.types import (
@@ -128,6 +129,7 @@ def evidence_of(
         INTERPOLATION: _interpolation(start, end, shown, truth, steps=len(per_step)),
         REEVALUATION: lambda shares: None,
         TILT: None,
+        VIRTUAL_TRIALS: (),
     }
     evidence = Evidence(
         update=with_bias(end - start, before, after),

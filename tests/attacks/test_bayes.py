@@ -95,7 +95,7 @@ def test_all_that_it_estimated_is_named() -> None:
     assert found.covariance is not None
     assert found.unconstrained is not None
     assert float(found.unconstrained.sum()) == pytest.approx(1)
-    assert torch.equal(found.shares, _posterior(found).best_point())
+    torch.testing.assert_close(found.shares, _posterior(found).best_point())
 
 
 def test_of_a_model_that_separates_nothing_no_gap_is_assumed() -> None:

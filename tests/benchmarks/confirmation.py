@@ -26,7 +26,9 @@ def main() -> None:
     torch.set_num_threads(1)
     options = _parser().parse_args()
     if options.command == "prepare":
-        prepare(draw(options.set), options.data, options.work.resolve(), options.limit)
+        prepare(
+            draw(options.set), options.data, options.work.resolve(), options.limit, options.jobs
+        )
     elif options.command == "run":
         methods = options.methods.split(",")
         run(options.work.resolve(), options.out, methods, options.attack, options.jobs)
@@ -44,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--limit", type=float, default=240, help="processor seconds to train a line in [240]"
     )
+    made.add_argument("--jobs", type=int, default=1, help="global models at a time [1]")
     attacked = commands.add_parser("run", help="attack every client that is prepared")
     attacked.add_argument("--work", type=Path, required=True)
     attacked.add_argument("--out", type=Path, required=True, help="file of JSON lines to append to")

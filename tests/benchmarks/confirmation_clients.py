@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from confirmation_globals import PATIENCE, complete, model_options, train_line
-from confirmation_grid import CLIENTS, ROUNDS, Case, Line
+from confirmation_grid import CLIENTS, IMAGES, ROUNDS, Case, Line
 from confirmation_images import TESTED, auxiliary, pool
 
 import rlu_cli
@@ -18,20 +21,32 @@ from rlu_cli.errors import RluError
 from rlu_cli.simulator.files import write_json
 
 
-def prepare(cases: list[Case], data: Path, work: Path, limit: float) -> None:
+def prepare(cases: list[Case], data: Path, work: Path, limit: float, jobs: int) -> None:
     """Write global models, auxiliary images and clients of all cases, except for what is there.
 
     limit  seconds of processor time for the training of a line
+    jobs   lines at a time
     """
+    lines = sorted({case.line for case in cases}, key=lambda one: (PATIENCE[one.model], one.name))
+    for line in lines:  # their images first, which several lines share
+        pool(data, line.data, line.seed, work / "images")
+        for level in IMAGES:
+            auxiliary(data, line.data, line.seed, level, work / "images")
+    tasks = [(line, [c for c in cases if c.line == line], data, work, limit) for line in lines]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as executor:
+        list(executor.map(_prepare_line, reversed(tasks)))  # the longest first
+
+
+def _prepare_line(task: tuple[Line, list[Case], Path, Path, float]) -> None:
+    """One line, and the clients of its cases."""
+    line, cases, data, work, limit = task
+    torch.set_num_threads(1)
     began = time.perf_counter()
-    lines = {case.line for case in cases}
-    for line in sorted(lines, key=lambda line: (PATIENCE[line.model], line.name)):
-        _line(line, data, work, limit)
-        for case in cases:
-            done = (work / "cases" / case.name / "case.json").exists()
-            if case.line == line and not done:
-                _client(case, data, work)
-                print(f"{time.perf_counter() - began:.0f} s: {case.name}", flush=True)
+    _line(line, data, work, limit)
+    for case in cases:
+        if not (work / "cases" / case.name / "case.json").exists():
+            _client(case, data, work)
+            print(f"{line.name} {time.perf_counter() - began:.0f} s: {case.name}", flush=True)
 
 
 def _line(line: Line, data: Path, work: Path, limit: float) -> None:

@@ -61,6 +61,10 @@ SETS = {
     "confirmation": Size(
         (100, 101, 102, 103), lines=12, stages=3, cases=150, draw=1, data=FEWER_MANY
     ),
+    # Drawn when the first had been run and looked at: other seeds, the data sets of ten classes.
+    "second": Size(
+        (104, 105, 106, 107), lines=10, stages=3, cases=100, draw=3, data=("CIFAR10", "MNIST32")
+    ),
     "development": Size(tuple(range(10)), lines=5, stages=2, cases=30, draw=2),
 }
 

@@ -21,6 +21,7 @@ from rlu_cli.evidence.virtual_population import (
     draw_near,
     draw_shares,
     halves,
+    label_shift,
     take,
     train_clients,
     update_statistics,
@@ -329,7 +330,8 @@ def test_as_many_virtual_clients_as_asked_for(
     digits: Auxiliary, count: int, batch_norm: bool
 ) -> None:
     found, said = _compared(digits, count, batch_norm=batch_norm)
-    width = 32 if batch_norm else 20  # weights' row sums, bias, mean and variance of 6 inputs
+    # Weights' row sums, bias, mean and variance of 6 inputs; mean logits and softmax.
+    width = (32 if batch_norm else 20) + 20
     assert found.shares.shape == (count, 10)
     assert found.rows.shape == (count, width)
     assert found.observed.shape == (width,)
@@ -367,13 +369,29 @@ def test_figures_that_virtual_clients_do_not_hand_in_are_left_out(digits: Auxili
     """In evaluation mode their BatchNorm buffers do not move, though the client's did."""
     still = replace(CONFIG, normalise=PRESETS["half"], training=False)
     found, _ = _compared(digits, 6, config=still)
-    assert found.rows.shape == (6, 20)
-    assert found.observed.shape == (20,)
+    assert found.rows.shape == (6, 40)
+    assert found.observed.shape == (40,)
 
 
 def _handed_in(net: nn.Module, before: dict[str, Tensor], after: dict[str, Tensor]) -> Tensor:
     pair = CheckpointPair(_checkpoint(before), _checkpoint(after), "fc")
     return torch.cat(list(update_statistics(net, pair).values()))
+
+
+def test_the_label_shift_is_what_the_clients_model_says_of_the_images(digits: Auxiliary) -> None:
+    net = _digits_net(batch_norm=False)
+    state = copy_state(net)
+    moved = {**state, "fc.bias": state["fc.bias"] + torch.arange(10).float()}
+    config = replace(CONFIG, normalise=PRESETS["half"])
+    start, end = (
+        label_shift(net, CheckpointPair(_checkpoint(state), _checkpoint(one), "fc"), digits, config)
+        for one in (state, moved)
+    )
+    torch.testing.assert_close(
+        end["mean logits"] - start["mean logits"], torch.arange(10).double(), atol=1e-4, rtol=0
+    )
+    assert float(end["mean softmax"].sum()) == pytest.approx(1)
+    assert float(end["mean softmax"][9]) > float(start["mean softmax"][9])
 
 
 def test_what_is_handed_in(digits: Auxiliary) -> None:
