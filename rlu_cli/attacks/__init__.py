@@ -21,7 +21,7 @@ from rlu_cli.attacks import (
     rlu,
     zlg,
 )
-from rlu_cli.attacks.auto import AUTO, LONG, Choice, method_for
+from rlu_cli.attacks.auto import AUTO, Choice, method_for
 from rlu_cli.attacks.method import COUNTS, SET, Attack, Method, concerns
 
 UNIFORM = "uniform"  # baseline of every other method
@@ -54,7 +54,6 @@ __all__ = [
     "ATTACKS",
     "AUTO",
     "COUNTS",
-    "LONG",
     "SET",
     "UNIFORM",
     "Attack",

@@ -8,8 +8,6 @@ from rlu_cli.types import Evidence
 
 AUTO = "auto"
 FOR_NONLINEAR = "emulation"  # for clients whose update is not linear in their gradients
-FOR_LONG_ROUNDS = "emulation"  # where --effort allows
-LONG = 1.0  # time constants of the client's adaptation from which a round is long
 
 
 @dataclass(frozen=True)
@@ -20,11 +18,10 @@ class Choice:
     reason: str
 
 
-def method_for(evidence: Evidence, *, noise: bool, emulated: bool) -> Choice:
+def method_for(evidence: Evidence, *, noise: bool) -> Choice:
     """Select the method for a case by the first rule that holds (docs/method.md).
 
-    noise     whether noise images replace auxiliary ones
-    emulated  whether the round is long and --effort allows a virtual population
+    noise  whether noise images replace auxiliary ones
     """
     rules = (
         (noise, "rlu", "no labelled images were given, which the others need"),
@@ -38,11 +35,6 @@ def method_for(evidence: Evidence, *, noise: bool, emulated: bool) -> Choice:
             not evidence.lr_known,
             "fusion",
             "the learning rate is not known, and the BatchNorm buffers show the labels without it",
-        ),
-        (
-            emulated,
-            FOR_LONG_ROUNDS,
-            "the client adapted to its labels during the round, and virtual clients do the same",
         ),
         (True, "pooled", "it weighs bayes, rlu and path"),
     )

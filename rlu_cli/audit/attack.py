@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlu_cli.attacks import ATTACKS, LONG, concerns, method_for
+from rlu_cli.attacks import ATTACKS, concerns, method_for
 from rlu_cli.attacks import AUTO as AUTO_METHOD
-from rlu_cli.attacks.auto import FOR_LONG_ROUNDS
 from rlu_cli.attacks.method import learned_something
 from rlu_cli.attacks.noise_model import round_of
 from rlu_cli.attacks.observations import INTERPOLATION, VIRTUAL_POPULATION, VIRTUAL_TRIALS
@@ -51,15 +49,13 @@ from rlu_cli.evidence.observations import (
     Scene,
     affordable_trials,
     observe,
-    population_seconds,
 )
 from rlu_cli.models.input_scaling import AUTO, parse_normalisation
 from rlu_cli.settings.parsers import INFER
 from rlu_cli.types import Evidence, Head, Observation, ProgressCallback, Setting
 
 _MANY_IMAGES = 1000  # noise images stand for as many as one likes
-AUTO_EFFORT, STANDARD, THOROUGH = "auto", "standard", "thorough"
-_PATIENCE = 120.0  # estimated seconds that a virtual population may take without being asked for
+AUTO_EFFORT, STANDARD = "auto", "standard"
 JUDGE = "bayes"  # whose posterior judges methods that do not know their own error
 
 
@@ -89,13 +85,10 @@ def attack(
     ranked, model, config = _select_model(case, learned)
     selected = ranked[0]
     architecture = (selected.model, repr(sorted(selected.arguments.items())))
-    began = time.perf_counter()
     ends = evaluate_ends(case, model, config, cache or OutputsCache(), architecture)
-    per_image = (time.perf_counter() - began) / (2 * len(case.auxiliary.images))
     case, ends = settle_order(case, ends)
     evidence = assemble(case, offset, ends)
-    emulated = _may_emulate(case, evidence, config, per_image)
-    methods, chosen = _chosen(case, evidence, methods, emulated=emulated)
+    methods, chosen = _chosen(case, evidence, methods)
     require_any(case, methods)
     needs = _needs(case, methods)
     evidence = observe(Scene(case, model, config, evidence, progress), needs)
@@ -191,27 +184,14 @@ def _weighted_alone(evidence: Evidence) -> Evidence:
 
 
 def _chosen(
-    case: Case, evidence: Evidence, methods: tuple[str, ...], *, emulated: bool
+    case: Case, evidence: Evidence, methods: tuple[str, ...]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The methods with `auto` replaced by its choice for this case, and the reason for it."""
     if AUTO_METHOD not in methods:
         return methods, {}
-    choice = method_for(evidence, noise=is_noise(case.auxiliary), emulated=emulated)
+    choice = method_for(evidence, noise=is_noise(case.auxiliary))
     named = [choice.method if name == AUTO_METHOD else name for name in methods]
     return tuple(dict.fromkeys(named)), {choice.method: choice.reason}
-
-
-def _may_emulate(case: Case, evidence: Evidence, config: ForwardConfig, per_image: float) -> bool:
-    """Whether the round is long and the effort allows a virtual population.
-
-    per_image  seconds of a forward pass of one image
-    """
-    folds = round_of(evidence, (evidence.before, evidence.after)).folds
-    if folds < LONG or refusal(FOR_LONG_ROUNDS, case) is not None:
-        return False
-    effort = case.value("effort")
-    seconds = population_seconds(case, config.batch, per_image)
-    return bool(effort == THOROUGH or (effort == AUTO_EFFORT and seconds < _PATIENCE))
 
 
 def _needs(case: Case, methods: Sequence[str]) -> set[Observation[Any]]:

@@ -131,25 +131,15 @@ def _virtual_population(scene: Scene) -> VirtualPopulation:
         case.auxiliary,
         case.training,
         scene.config,
-        population_size(case),
+        _population_size(case),
         progress=scene.progress,
     )
 
 
-def population_size(case: Case) -> int:
+def _population_size(case: Case) -> int:
     """Virtual clients of a population: as many as asked for, and never fewer than it needs."""
     fewest = max(VIRTUAL_CLIENTS, _PER_CLASS * case.auxiliary.classes)
     return max(case.value("virtual_clients") or 0, fewest)
-
-
-def population_seconds(case: Case, batch: int, per_image: float) -> float:
-    """Estimated time to train a virtual population, in seconds.
-
-    batch      |B|, or a usual one
-    per_image  seconds of a forward pass of one image
-    """
-    trained = case.plan.total or case.plan.steps * batch
-    return per_image * _OF_TRAINING * trained * population_size(case)
 
 
 def _virtual_trials(scene: Scene) -> tuple[VirtualTrial, ...]:
