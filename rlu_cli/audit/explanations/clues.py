@@ -143,13 +143,17 @@ class Clues:
         shares = torch.from_numpy(nnls(rows.numpy(), target.numpy())[0])
         return shares / shares.sum()
 
+    @property
+    def images(self) -> int:
+        """Images of the client's round, each counted in every pass."""
+        return self.case.plan.total or self.case.plan.steps * self.config.batch
+
     @cached_property
     def can_train(self) -> bool:
         """Whether a virtual client is affordable, and comparable with this one."""
-        training, total = self.case.training, self.case.plan.total
-        images = total or self.case.plan.steps * self.config.batch
+        training = self.case.training
         remembers = training.scheme.remembers or self.case.velocity is not None
-        affordable = images <= _COSTLY * len(self.auxiliary.images)
+        affordable = self.images <= _COSTLY * len(self.auxiliary.images)
         return self.labelled and not remembers and affordable and training.lr_known
 
     def replica(
@@ -211,13 +215,13 @@ class Clues:
 
     @property
     def learned(self) -> float:
-        """How much the global model has learned: from 0 at twice chance or less to 1.
+        """How much the global model has learned: from 0 at twice chance or less to 1 at five times.
 
         By its accuracy, or its confidence, which is high on images of another kind too.
         """
-        chance = 1 / self.evidence.classes
         sure = 0.0 if self.trial is None else self.trial.sure
-        return min(max((max(self.accuracy, sure) - 2 * chance) / 0.3, 0.0), 1.0)
+        over_chance = max(self.accuracy, sure) * self.evidence.classes
+        return min(max((over_chance - 2) / 3, 0.0), 1.0)
 
 
 def class_confidences(outputs: Outputs, classes: int) -> Tensor:

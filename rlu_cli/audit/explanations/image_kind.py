@@ -16,11 +16,15 @@ from rlu_cli.audit.explanations.trial import sampled
 from rlu_cli.evidence.batchnorm_statistics import norm_layers, recover
 from rlu_cli.evidence.forward import outputs
 from rlu_cli.evidence.model_selection import embedding_fit
+from rlu_cli.types import Checkpoint
 
 _ADVICE = "give labelled images like the client's"
 _PER_DISTANCE = 20.0
 _PER_GAP, _MOST = 300.0, 60.0
+_LEAST = 1e-12
+_ANGLE, _OF_IMAGES = 0.3, 4.0  # usual angle, and the variance of that of one image
 _GAP = 0.15  # confidence over accuracy that overfitting explains
+_AT_CHANCE = 3.0  # accuracy over chance up to which a model knows nothing of the images
 
 
 def image_kind(clues: Clues) -> Explanation | None:
@@ -50,7 +54,8 @@ def confidence_gap(clues: Clues) -> dict[str, float]:
     text = (
         f"the global model gives them a mean confidence of {sure:.0%} and is right on {right:.0%}"
     )
-    gap = max(sure - right - _GAP, 0.0) * (2 * right < sure) * clues.trial.spread**2
+    lost = 2 * right < sure and right * clues.evidence.classes < _AT_CHANCE
+    gap = max(sure - right - _GAP, 0.0) * lost * clues.trial.spread**2
     return {text: min(_PER_GAP * gap, _MOST)}
 
 
@@ -58,7 +63,7 @@ def statistics_distance(clues: Clues) -> dict[str, float]:
     """Distance of the images' statistics in the first BatchNorm layer from the client's.
 
     d² = mean over channels of (μ - m)² / v + (log v' / v)² / 2, μ and v' of the images, m and v of
-    the client's batches, or the running statistics of the global model.
+    the client's batches: that of the nearer of both models, less the one between them.
     """
     layers = norm_layers(clues.model)
     if not layers:
@@ -69,26 +74,38 @@ def statistics_distance(clues: Clues) -> dict[str, float]:
         mean, variance = found[name].mean, found[name].variance
     else:
         return {}
-    sample = sampled(clues.auxiliary)
-    with _inputs(layers[name]) as seen:
+    ends = [_statistics(clues, layers[name], checkpoint) for checkpoint in clues.pair]
+    # The layers before it change during the round too: what they change explains as much.
+    drift = _distance(*ends[1], *ends[0])
+    distance = max(min(_distance(*end, mean, variance) for end in ends) - drift, 0.0)
+    text = (
+        "the statistics of the first BatchNorm layer differ by "
+        f"{math.sqrt(distance):.2f} standard deviations"
+    )
+    return {text: _PER_DISTANCE * distance}
+
+
+def _distance(mean: Tensor, variance: Tensor, other: Tensor, other_variance: Tensor) -> float:
+    """Mean over channels of (μ - m)² / v + (log v' / v)² / 2."""
+    ratio = (variance.clamp_min(_LEAST) / other_variance.clamp_min(_LEAST)).log()
+    apart = (mean - other) ** 2 / other_variance.clamp_min(_LEAST)
+    return float(apart.mean() + ratio.square().mean() / 2)
+
+
+def _statistics(clues: Clues, layer: nn.Module, checkpoint: Checkpoint) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the layer's inputs over the images, at the quick shares."""
+    with _inputs(layer) as seen:
         config = replace(clues.config, training=False)
-        before = clues.pair.before
-        found_outputs = outputs(clues.model, before.state, sample, config, before.path)
-        order = found_outputs.labels.cpu()
+        sample = sampled(clues.auxiliary)
+        found = outputs(clues.model, checkpoint.state, sample, config, checkpoint.path)
+        order = found.labels.cpu()
     flat = torch.cat([x.flatten(2).mean(2) if x.dim() > 2 else x for x in seen]).double()
     square = torch.cat([(x**2).flatten(2).mean(2) if x.dim() > 2 else x**2 for x in seen]).double()
     counts = torch.bincount(order, minlength=clues.evidence.classes).clamp_min(1)
     weight = (clues.shares_at(1.0) / counts)[order]
     weight = weight / weight.sum()
     own = weight @ flat
-    spread = (weight @ square - own**2).clamp_min(1e-12)
-    variance = variance.clamp_min(1e-12)
-    distance = ((own - mean) ** 2 / variance).mean() + ((spread / variance).log() ** 2).mean() / 2
-    text = (
-        "the statistics of the first BatchNorm layer differ by "
-        f"{math.sqrt(float(distance)):.2f} standard deviations"
-    )
-    return {text: _PER_DISTANCE * float(distance)}
+    return own, weight @ square - own**2
 
 
 def embedding_distance(clues: Clues) -> dict[str, float]:
@@ -100,7 +117,8 @@ def embedding_distance(clues: Clues) -> dict[str, float]:
         f"the update implies another embedding than theirs (cosine {cosine:.2f}, "
         f"length {ratio:.2f})"
     )
-    return {text: (angle / 0.3) ** 2 * (1 - clues.learned)}
+    expected = _ANGLE**2 + _OF_IMAGES / clues.images
+    return {text: angle**2 / expected * (1 - clues.learned)}
 
 
 @contextmanager

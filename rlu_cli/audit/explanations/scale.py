@@ -94,8 +94,7 @@ def expected(clues: Clues, fit: Fit) -> Expected:
     little; nor does it under BatchNorm, where gradients are noisy.
     """
     t = clues.learned
-    images = (clues.case.plan.total or clues.case.plan.steps * clues.config.batch) + 1
-    wrong = images / clues.case.plan.passes * (1 - clues.accuracy) + 1
+    wrong = (clues.images + 1) / clues.case.plan.passes * (1 - clues.accuracy) + 1
     trained = math.hypot(_SPREAD_TRAINED, wrong**-0.5)
     angle_tells = not norm_layers(clues.model) and t == 0 and fit.cosine > _ALIKE
     short, long = _SPREAD if angle_tells else (_SPREAD_NOISY, _SPREAD_NOISY)

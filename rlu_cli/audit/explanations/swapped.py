@@ -11,7 +11,8 @@ from rlu_cli.audit.explanations.explanation import PROOF, Explanation
 from rlu_cli.checkpoints import counter_changes
 from rlu_cli.types import Outputs
 
-_DIRECTIONS, _DIRECTIONS_TRAINED = 50.0, 40.0
+_DIRECTIONS, _DIRECTIONS_TRAINED = 45.0, 38.0
+_FEW = 100.0  # images at which the angle counts half: it varies with the images of few
 _PER_EVENNESS = 40.0
 _ADVICE = "exchange --global and --local"
 
@@ -39,6 +40,7 @@ def swapped(clues: Clues) -> Explanation | None:
     other = compared(opposite(clues.update), backwards, shares)
     evenness = _evenness(clues.evidence.after) - _evenness(clues.evidence.before)
     directions = _DIRECTIONS + clues.learned * (_DIRECTIONS_TRAINED - _DIRECTIONS)
+    directions *= clues.images / (clues.images + _FEW)
     return Explanation(
         "swapped",
         better_fit(clues.fit, other, directions) + _PER_EVENNESS * evenness,
