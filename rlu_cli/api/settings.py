@@ -67,6 +67,7 @@ class AttackSettings(_Audit, total=False):
     truth: AnyPath
     history: AnyPath
     joint: bool
+    update_kind: Literal["auto", "weights", "delta", "minus-delta", "gradient"]
 
 
 class CalibrateSettings(_Audit, total=False):

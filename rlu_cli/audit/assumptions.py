@@ -23,7 +23,7 @@ def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
         lines += ["not scored: without --batch-size there are no counts"] * (case.truth is not None)
     narrow = sorted({c.narrow for c in case.pair if c.narrow})
     lines += [f"checkpoints in {name}, converted to float32" for name in narrow]
-    lines += [*case.notes, *case.history.notes]
+    lines += [*case.pair.notes, *case.notes, *case.history.notes]
     if case.training.recursion.momentum:
         found = case.velocity is not None
         lines.append(

@@ -13,8 +13,10 @@ from rlu_cli.case.gather import gather_settings
 from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses, with_images
 from rlu_cli.case.images import images_for
 from rlu_cli.case.memory import earlier_rounds, old_momentum
+from rlu_cli.case.model_names import named_as_known
 from rlu_cli.case.requirements import check_complete, require_local_training
 from rlu_cli.case.round_history import RoundHistory
+from rlu_cli.case.sent import read_sent
 from rlu_cli.case.truth import load_truth
 from rlu_cli.checkpoints import (
     CheckpointPair,
@@ -26,7 +28,7 @@ from rlu_cli.checkpoints import (
 from rlu_cli.errors import InputError, RluError, UsageError, printable
 from rlu_cli.local_training.description import LocalTraining, describe_local_training
 from rlu_cli.local_training.step_plan import StepPlan
-from rlu_cli.models import runs_code
+from rlu_cli.models import ARCHITECTURES, runs_code
 from rlu_cli.settings.layers import Layer
 from rlu_cli.settings.specs import ATTACK, CALIBRATE
 from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
@@ -78,6 +80,8 @@ def open_sources(
     """Open the global and the client's checkpoint, and gather all settings.
 
     sources  one or two files or state dicts; a single one becomes both sides of the pair
+
+    The client's file is read as its weights, whatever it sent, under the global file's names.
     """
     paths = [source for source in sources if isinstance(source, Path)]
     limit = gather_settings(flags, paths, None, command)["max_bytes"].value
@@ -86,7 +90,11 @@ def open_sources(
         open_from(one, name, max_bytes=limit) for one, name in zip(sources, names, strict=False)
     ]
     pair = CheckpointPair(opened[0], opened[-1])
-    return pair, gather_settings(flags, paths, pair, command)
+    settings = gather_settings(flags, paths, pair, command)
+    if len(opened) == 1:
+        return pair, settings
+    pair, decided = read_sent(pair, settings)
+    return pair, {**gather_settings(flags, paths, pair, command), **decided}
 
 
 def build_case(
@@ -147,6 +155,7 @@ def _opened(
     training = describe_local_training(value)
     names = value("classes")
     classes = len(names) if names else None
+    pair = _under_model_names(pair, value("model"))
     layer = find_output_layer(pair.before.state, layer=value("layer"), classes=classes)
     pair = replace(pair, layer=layer)
     if pair.before is not pair.after:  # fail before reading any image
@@ -169,6 +178,11 @@ def _opened(
         truth=None,
         truth_path=None,
     )
+
+
+def _under_model_names(pair: CheckpointPair, model: str | None) -> CheckpointPair:
+    """The pair under the names of the model, as far as these are known."""
+    return named_as_known(pair, model) if model is None or model in ARCHITECTURES else pair
 
 
 def _check_class_weights(training: LocalTraining, classes: int) -> None:

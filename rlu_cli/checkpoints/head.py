@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from rlu_cli.checkpoints.names import plain_name
 from rlu_cli.checkpoints.unwrap import PREFIXES
 from rlu_cli.errors import InputError, printable
 from rlu_cli.types import Head
@@ -88,6 +89,14 @@ def read_head(state: State, layer: str) -> Head:
         raise _not_found(state, f"{printable(layer)} is no linear layer: weight {shape}", layer)
     bias = state.get(_key(layer, "bias"))
     return Head(weight, bias if bias is not None and bias.shape == weight.shape[:1] else None)
+
+
+def named_in(state: State, layer: str) -> str:
+    """The layer's name in another file of the same model: its own, or the only one that ends so."""
+    if _key(layer, "weight") in state:
+        return layer
+    ends = [n.removesuffix(".weight") for n in state if plain_name(n).endswith(f".{layer}.weight")]
+    return ends[0] if len(ends) == 1 else layer
 
 
 def _key(layer: str, parameter: str) -> str:

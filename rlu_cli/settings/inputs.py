@@ -8,12 +8,15 @@ from rlu_cli.settings.specs import (
     ALL,
     ATTACK,
     AUDITS,
+    CLIENT,
     IMAGES,
     LIMITS,
     MODEL,
     SIMULATE,
     SettingSpec,
 )
+
+_UPDATE_KINDS = ("auto", "weights", "delta", "minus-delta", "gradient")
 
 INPUT_SETTINGS: dict[str, SettingSpec] = {
     "truth": SettingSpec(
@@ -50,6 +53,17 @@ INPUT_SETTINGS: dict[str, SettingSpec] = {
         panel=MODEL,
         option="--model-arg",
         repeats=True,
+    ),
+    "update_kind": SettingSpec(
+        parse.choice(*_UPDATE_KINDS),
+        give="--update-kind auto|weights|delta|minus-delta|gradient",
+        help="What the client sent: weights, delta (client - global), minus-delta or gradient; "
+        "auto: told from the numbers.",
+        metavar="KIND",
+        commands=(ATTACK,),
+        panel=CLIENT,
+        default="auto",
+        choices=lambda: _UPDATE_KINDS,
     ),
     "layer": SettingSpec(
         parse.text,
