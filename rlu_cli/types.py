@@ -112,11 +112,14 @@ class Outputs:
                 turn, the rows of one class
     logits      (A, N)
     labels      (A,)
+    gates       (A, N) share of the positions at which a ReLU after the output layer, a convolution,
+                lets each class through; None without one
     """
 
     embeddings: Tensor
     logits: Tensor
     labels: Tensor
+    gates: Tensor | None = None
 
     @cached_property
     def probabilities(self) -> Tensor:

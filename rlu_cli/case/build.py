@@ -13,7 +13,7 @@ from rlu_cli.case.gather import gather_settings
 from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses, with_images
 from rlu_cli.case.images import images_for
 from rlu_cli.case.memory import earlier_rounds, old_momentum
-from rlu_cli.case.model_names import named_as_known
+from rlu_cli.case.output_layer import find_layer
 from rlu_cli.case.requirements import check_complete, require_local_training
 from rlu_cli.case.round_history import RoundHistory
 from rlu_cli.case.sent import read_sent
@@ -22,13 +22,12 @@ from rlu_cli.checkpoints import (
     CheckpointPair,
     CheckpointSource,
     check_pair,
-    find_output_layer,
     open_from,
 )
 from rlu_cli.errors import InputError, RluError, UsageError, printable
 from rlu_cli.local_training.description import LocalTraining, describe_local_training
 from rlu_cli.local_training.step_plan import StepPlan
-from rlu_cli.models import ARCHITECTURES, runs_code
+from rlu_cli.models import runs_code
 from rlu_cli.settings.layers import Layer
 from rlu_cli.settings.specs import ATTACK, CALIBRATE
 from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
@@ -41,7 +40,7 @@ class Case:
     """One pair of checkpoints with everything known about it.
 
     pair        global and client checkpoint
-    layer       name of the output layer
+    layer       name of the output layer, or several, whose mean is the logits, joined by a plus
     settings    values with their sources
     training    the client's local training
     history     the client's earlier rounds
@@ -51,6 +50,7 @@ class Case:
     truth       (N,) int64 true label counts; None if missing
     truth_path  file that `truth` was read from
     notes       notes for the user, in sentences
+    rectified   whether a ReLU stands between the output layer, a 1×1 convolution, and its pooling
     """
 
     pair: CheckpointPair
@@ -64,6 +64,7 @@ class Case:
     truth: Tensor | None
     truth_path: Path | None
     notes: tuple[str, ...] = ()
+    rectified: bool = False
 
     @property
     def plan(self) -> StepPlan:
@@ -153,11 +154,9 @@ def _opened(
     """Build the case, except for history, momentum buffer and truth."""
     value: Callable[[str], Any] = {n: setting.value for n, setting in settings.items()}.get
     training = describe_local_training(value)
-    names = value("classes")
-    classes = len(names) if names else None
-    pair = _under_model_names(pair, value("model"))
-    layer = find_output_layer(pair.before.state, layer=value("layer"), classes=classes)
-    pair = replace(pair, layer=layer)
+    pair, rectified = find_layer(pair, value, aux)
+    assert pair.layer is not None
+    layer = pair.layer
     if pair.before is not pair.after:  # fail before reading any image
         check_pair(pair)
     _check_class_weights(training, len(pair.heads[0].weight))
@@ -169,6 +168,7 @@ def _opened(
     return Case(
         pair=pair,
         layer=layer,
+        rectified=rectified,
         settings=settings,
         training=training,
         history=RoundHistory(),
@@ -178,11 +178,6 @@ def _opened(
         truth=None,
         truth_path=None,
     )
-
-
-def _under_model_names(pair: CheckpointPair, model: str | None) -> CheckpointPair:
-    """The pair under the names of the model, as far as these are known."""
-    return named_as_known(pair, model) if model is None or model in ARCHITECTURES else pair
 
 
 def _check_class_weights(training: LocalTraining, classes: int) -> None:

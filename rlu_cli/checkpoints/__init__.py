@@ -14,7 +14,13 @@ from rlu_cli.checkpoints import safetensors_file, torch_legacy, torch_zip
 from rlu_cli.checkpoints.align import align
 from rlu_cli.checkpoints.completion import complete
 from rlu_cli.checkpoints.facts import SCHEDULED, collect_facts
-from rlu_cli.checkpoints.head import find_output_layer, named_in, read_head
+from rlu_cli.checkpoints.head import (
+    find_output_layer,
+    joint_layer,
+    layer_parts,
+    named_in,
+    read_head,
+)
 from rlu_cli.checkpoints.in_memory import IN_MEMORY, checkpoint_of_state
 from rlu_cli.checkpoints.momentum import momentum_buffers, momentum_head
 from rlu_cli.checkpoints.names import is_beside, match_names, plain_name, shapes_of
@@ -43,6 +49,8 @@ __all__ = [
     "counter_changes",
     "find_output_layer",
     "is_beside",
+    "joint_layer",
+    "layer_parts",
     "match_names",
     "momentum_head",
     "named_in",

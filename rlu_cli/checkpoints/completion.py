@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from rlu_cli.checkpoints.head import layer_parts
 from rlu_cli.checkpoints.names import is_buffer
 from rlu_cli.checkpoints.pair import CheckpointPair
 from rlu_cli.checkpoints.source import listed
@@ -76,8 +77,9 @@ def _kept_at_home(missing: list[str], state: State) -> str:
 
 
 def _refuse_without_head(pair: CheckpointPair, layer: str | None) -> None:
-    key = f"{layer}.weight" if layer else "weight"
-    if layer is None or key not in pair.before.state or key in pair.after.state:
+    keys = [f"{part}.weight" if part else "weight" for part in layer_parts(layer or "")]
+    unsent = [key for key in keys if key in pair.before.state and key not in pair.after.state]
+    if layer is None or not unsent:
         return
     raise InputError(
         "E214",

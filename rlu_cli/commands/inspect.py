@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,13 +113,19 @@ def _architectures(checkpoint: Checkpoint) -> str:
 
 def _compare(before: Checkpoint, after: Checkpoint, layer: str | None) -> Iterator[str]:
     from rlu_cli.audit.diagnostics import relative_sum
+    from rlu_cli.case.sent import read_sent
     from rlu_cli.checkpoints import CheckpointPair, check_pair, find_output_layer
+    from rlu_cli.settings.layers import flag_layer, resolve
+    from rlu_cli.settings.specs import ATTACK
 
     yield "pair"
-    pair = CheckpointPair(before, after, find_output_layer(before.state, layer=layer))
+    pair = CheckpointPair(before, after)
+    pair, decided = read_sent(pair, resolve([flag_layer({"layer": layer})], ATTACK))
+    pair = replace(pair, layer=find_output_layer(pair.before.state, layer=layer))
     check_pair(pair)
     update = pair.update
     rows = {
+        "sent": f"{decided['update_kind'].value}  ({decided['update_kind'].source})",
         "size of ΔW": f"{float(update.weight.norm()):.3g}",
         "column sums of ΔW": f"{relative_sum(update.weight):.2%} of its size",
     }
@@ -129,6 +136,7 @@ def _compare(before: Checkpoint, after: Checkpoint, layer: str | None) -> Iterat
         rows["raised most"] = "classes " + ", ".join(map(str, largest))
     steps = pair.steps
     rows["BatchNorm steps"] = "n/a" if steps is None else str(steps)
+    rows |= {f"note {number}": note for number, note in enumerate(pair.notes, 1)}
     yield from _rows(rows)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from rlu_cli.case.build import Case
+from rlu_cli.checkpoints import layer_parts
 from rlu_cli.evidence.forward import (
     DEFAULT_BATCH,
     ForwardConfig,
@@ -22,7 +23,7 @@ from rlu_cli.evidence.forward import (
 from rlu_cli.evidence.observations import OBSERVATIONS, Scene
 from rlu_cli.models.input_scaling import PRESETS
 from rlu_cli.schemes import offset_weights, step_weights
-from rlu_cli.types import Checkpoint, Evidence, GradientFreeOffset, Observation, Outputs
+from rlu_cli.types import Checkpoint, Evidence, GradientFreeOffset, Head, Observation, Outputs
 
 
 def forward_config(case: Case, model: nn.Module) -> ForwardConfig:
@@ -35,6 +36,7 @@ def forward_config(case: Case, model: nn.Module) -> ForwardConfig:
         batch=case.value("batch_size") or DEFAULT_BATCH,
         device=choose_device(case.value("device")),
         seed=case.value("seed"),
+        rectified=case.rectified,
     )
 
 
@@ -90,13 +92,20 @@ def assemble(
         lr=training.recursion.lr[0],
         before=before,
         after=after,
-        origin=case.pair.heads[0],
+        origin=_origin(case),
         biased=update.bias is not None,
         smoothing=training.smoothing,
         passes=training.plan.passes if training.plan.whole else 1,
         lr_known=training.lr_known,
         linear=training.nonlinear is None,
     )
+
+
+def _origin(case: Case) -> Head:
+    """The output layer of the global model; of k layers whose mean is the logits, their bias."""
+    head = case.pair.heads[0]
+    count = len(layer_parts(case.layer))
+    return head if head.bias is None else replace(head, bias=head.bias / count)
 
 
 def observe(scene: Scene, needs: Collection[Observation[Any]]) -> Evidence:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rlu_cli.models.activations import ACTIVATIONS
 from rlu_cli.models.architecture import Architecture
 from rlu_cli.models.fit import load_weights
+from rlu_cli.models.forward_order import LogitLayers, logit_layers
 from rlu_cli.models.inputs import input_shape
 from rlu_cli.models.reference import build_model, parse_argument
 from rlu_cli.models.table import ARCHITECTURES, Candidate, recognise
@@ -15,9 +16,11 @@ __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "Candidate",
+    "LogitLayers",
     "build_model",
     "input_shape",
     "load_weights",
+    "logit_layers",
     "parse_argument",
     "recognise",
     "runs_code",
