@@ -48,10 +48,14 @@ class Head:
 
 @dataclass(frozen=True)
 class Setting:
-    """One value the run depends on, and where it came from (`"flag"`, `"RLU_LR"`, a file, …)."""
+    """One value the run depends on, and where it came from (`"flag"`, `"RLU_LR"`, a file, …).
+
+    contradicted  what other files say of it, where one of them was believed
+    """
 
     value: Any
     source: str
+    contradicted: tuple[Setting, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,9 @@ def _truth(
     if path is None:
         return None, None, ()
     try:
-        return load_truth(path, case.auxiliary.class_names, case.plan.total), path, ()
+        plan = case.plan
+        passes = plan.passes if plan.whole else 1
+        return load_truth(path, case.auxiliary.class_names, plan.total, passes), path, ()
     except RluError as unfit:
         if named:
             raise

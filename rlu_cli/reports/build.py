@@ -206,11 +206,12 @@ def _plain(value: Any) -> Any:
 
 
 def _assumptions(finding: CaseFinding, *, redact: bool) -> list[str]:
-    """Redacted: no class names, nor the files that were skipped, which lie in class folders."""
+    """Redacted: no class names, nor files: those that were skipped lie in class folders."""
     if not redact:
         return list(finding.assumptions)
     lines = [line for line in finding.assumptions if not line.startswith("class order")]
-    return [line.partition(": ")[0] if line.startswith("skipped") else line for line in lines]
+    cut = ("skipped", "contradiction")
+    return [line.partition(": ")[0] if line.startswith(cut) else line for line in lines]
 
 
 def _kind(source: str) -> str:

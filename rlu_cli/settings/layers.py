@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,9 @@ def resolve(layers: Sequence[Layer], command: str) -> dict[str, Setting]:
             if name not in found and _counts(name, command):
                 found[name] = _accepted(name, given, layer)
                 beside |= set() if layer.trusted else {name}
+            elif name in found and _disagrees(name, found[name], given):
+                others = (*found[name].contradicted, given)
+                found[name] = replace(found[name], contradicted=others)
     if "model_args" in beside:
         _refuse_arguments(found)
     for name, spec in SETTINGS.items():
@@ -73,6 +76,30 @@ def resolve(layers: Sequence[Layer], command: str) -> dict[str, Setting]:
         if name not in found and default is not None and _counts(name, command):
             found[name] = Setting(default, "default")
     return found
+
+
+def _disagrees(name: str, believed: Setting, other: Setting) -> bool:
+    """Whether two files say different things of the client or its model.
+
+    What the user typed, or set in the environment, needs no explanation.
+    """
+    typed = believed.source in (FLAG, ARGUMENT) or believed.source.startswith("RLU_")
+    if typed or not SETTINGS[name].evidence:
+        return False
+    try:
+        return bool(SETTINGS[name].parse(other.value) != believed.value)
+    except ValueError:  # nothing that the setting can be
+        return False
+
+
+def contradictions(settings: Mapping[str, Setting]) -> list[str]:
+    """A sentence for every setting on which two files disagree."""
+    return [
+        f"contradiction in {name}: {printable(setting.value)} is used, from {setting.source}; "
+        + "; ".join(f"{other.source} has {printable(other.value)}" for other in others)
+        for name, setting in settings.items()
+        if (others := setting.contradicted)
+    ]
 
 
 def _counts(name: str, command: str) -> bool:
