@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rlu_cli.checkpoints import CheckpointPair, is_beside, match_names, plain_name, shapes_of
 from rlu_cli.errors import printable
-from rlu_cli.models import ARCHITECTURES, recognise
+from rlu_cli.models import ARCHITECTURES, recognise, saved_names
 from rlu_cli.types import Checkpoint
 
 State = Mapping[str, Tensor]
@@ -38,18 +38,33 @@ def named_as(pair: CheckpointPair, model: nn.Module) -> CheckpointPair:
     Tensors that the model lacks are left out if they stand in no part of it: a class-weighted loss,
     a teacher, a counter. Unchanged where the model needs a tensor that is not there.
     """
-    own = model.state_dict()
-    shapes = {name: tuple(t.shape) for name, t in own.items() if isinstance(t, Tensor)}
-    state = pair.before.state
-    match = match_names(shapes_of(state), shapes)
-    lacking = [n for n in own if n not in match.names.values() and not n.endswith("tracked")]
-    parts = {name.split(".")[0] for name in own}
+    own = {n: n for n, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+    for names in (own, saved_names(model)):
+        found = _matched(pair.before.state, model, names)
+        if found is not None:
+            return _renamed(pair, found)
+    return pair
+
+
+def _matched(state: State, model: nn.Module, names: Mapping[str, str]) -> dict[str, str] | None:
+    """Names in the state → the model's own; None where it needs another tensor, or has no place.
+
+    names  as a file may have them → the model's own
+    """
+    tensors = model.state_dict()
+    match = match_names(shapes_of(state), {n: tuple(tensors[o].shape) for n, o in names.items()})
+    lacking = [
+        name for name in names if name not in match.names.values() and not name.endswith("tracked")
+    ]
+    parts = {name.split(".")[0] for name in names}
     outside = all(
         is_beside(name, tensor) or not (name.split(".")[0] in parts or name[0].isdecimal())
         for name, tensor in state.items()
         if name not in match.names
     )
-    return _renamed(pair, match.names) if outside and not lacking else pair
+    if not names or lacking or not outside:
+        return None
+    return {name: names[partner] for name, partner in match.names.items()}
 
 
 def _ways(state: State) -> Iterator[dict[str, str]]:

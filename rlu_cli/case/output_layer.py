@@ -17,7 +17,14 @@ from rlu_cli.checkpoints import (
     read_head,
 )
 from rlu_cli.errors import InputError
-from rlu_cli.models import ARCHITECTURES, LogitLayers, build_model, input_shape, logit_layers
+from rlu_cli.models import (
+    ARCHITECTURES,
+    LogitLayers,
+    build_model,
+    input_shape,
+    load_weights,
+    logit_layers,
+)
 from rlu_cli.models.sides import COMMON_SIDES
 from rlu_cli.types import Auxiliary
 
@@ -70,9 +77,13 @@ def _built(pair: CheckpointPair, value: Values, aux: str | Auxiliary) -> nn.Modu
 
 
 def _fits(model: nn.Module, pair: CheckpointPair) -> bool:
-    """Whether every parameter has a tensor of its shape."""
-    state = named_as(pair, model).before.state
-    return all(n in state and state[n].shape == p.shape for n, p in model.named_parameters())
+    """Whether the weights load; the model is then rebuilt, so that they need not be put back."""
+    before = named_as(pair, model).before
+    try:
+        load_weights(model, before.state, path=before.path)
+    except InputError:
+        return False
+    return True
 
 
 def _numbers_of_classes(

@@ -62,7 +62,7 @@ def _seen(
         def after(module: nn.Module, inputs: object, output: object) -> None:
             if isinstance(output, Tensor):
                 outputs.pop(name, None)  # the last use counts
-                outputs[name] = output.detach()
+                outputs[name] = output.detach().clone()  # a ReLU may change it in place
 
         return after
 

@@ -31,18 +31,21 @@ INPUT_SETTINGS: dict[str, SettingSpec] = {
     "model": SettingSpec(
         parse.text,
         give="--model NAME (`rlu models` lists them, or path/model.py:Net)",
-        help="Architecture (rlu models), pkg.mod:factory or path/model.py:Net, whose code is run. "
-        "Default: recognised from names and shapes.",
+        help="Architecture (rlu models, or recognised), torchvision:NAME, timm:NAME, hf:DIR or your "
+        "own code, path/model.py:Net.",
         helps={
-            SIMULATE: "Architecture (rlu models), pkg.mod:factory or path/model.py:Net, whose code "
-            "is run."
+            SIMULATE: "Architecture (rlu models), torchvision:NAME, timm:NAME or your own code, "
+            "path/model.py:Net."
         },
         metavar="NAME",
         commands=ALL,
         basic=(SIMULATE,),
         panel=MODEL,
         defaults={SIMULATE: "lenet5"},
-        choices=lambda: table_names("models/table.py", "ARCHITECTURES"),
+        choices=lambda: (
+            *table_names("models/table.py", "ARCHITECTURES"),
+            *(f"{source}:" for source in table_names("models/sources.py", "SOURCES")),
+        ),
     ),
     "model_args": SettingSpec(
         parse.model_arguments,

@@ -145,6 +145,7 @@ def _accepted(name: str, given: Setting, layer: Layer) -> Setting:
             hint=f"expected {expected}",
         ) from None
     value = str(layer.folder / parsed) if SETTINGS[name].path else parsed
+    value = _from_folder(value, layer.folder) if name == "model" else value
     return Setting(value, given.source)
 
 
@@ -169,7 +170,7 @@ def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:
         why = "a file beside what is under inspection is not the user"
     elif name == "model" and isinstance(value, str) and runs_code(value):
         why = "it would run code that the user did not name"
-    elif SETTINGS[name].path and isinstance(value, str) and not _inside(layer.folder, value):
+    elif isinstance(value, str) and _reaches_outside(name, value, layer.folder):
         why = f"it lies outside {printable(layer.folder)}"
     if why is not None:
         raise UsageError(
@@ -178,6 +179,21 @@ def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:
             why=why,
             hint=f"if you want it, name it on the command line: {SETTINGS[name].give}",
         )
+
+
+def _reaches_outside(name: str, value: str, folder: Path) -> bool:
+    """Whether a path, or the folder of a model `hf:DIR`, lies outside the file's folder."""
+    source, _, place = value.partition(":")
+    if name == "model":
+        return source == "hf" and not _inside(folder, place)
+    return SETTINGS[name].path and not _inside(folder, value)
+
+
+def _from_folder(model: Any, folder: Path) -> Any:
+    """`hf:DIR` with a relative DIR taken from the folder of the file that names it."""
+    source, colon, place = str(model).partition(":")
+    here = folder == Path.cwd() or source != "hf"
+    return model if here else f"{source}{colon}{folder / place}"
 
 
 def _inside(folder: Path, value: str) -> bool:

@@ -375,3 +375,13 @@ def test_all_that_is_missing_is_listed_with_how_to_give_it() -> None:
 def test_one_missing_setting_is_singular() -> None:
     with pytest.raises(UsageError, match="missing setting:"):
         require({}, ["lr"], ())
+
+
+def test_a_folder_of_a_model_is_taken_from_the_file_that_names_it(tmp_path: Path) -> None:
+    inside = resolve([_beside(tmp_path, model="hf:vit")], ATTACK)
+    assert inside["model"].value == f"hf:{tmp_path / 'vit'}"
+    assert resolve([_layer("flag", model="hf:vit")], ATTACK)["model"].value == "hf:vit"
+    for elsewhere in ("hf:/etc", "hf:../vit"):
+        assert _refusal(_beside(tmp_path, model=elsewhere)).code == "E105"
+    known = resolve([_beside(tmp_path, model="torchvision:resnet18")], ATTACK)
+    assert known["model"].value == "torchvision:resnet18"
