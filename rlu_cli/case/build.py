@@ -13,7 +13,7 @@ from rlu_cli.case.gather import gather_settings
 from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses, with_images
 from rlu_cli.case.images import images_for
 from rlu_cli.case.memory import earlier_rounds, old_momentum
-from rlu_cli.case.output_layer import find_layer
+from rlu_cli.case.output_layer import find_layer, recognised
 from rlu_cli.case.requirements import check_complete, require_local_training
 from rlu_cli.case.round_history import RoundHistory
 from rlu_cli.case.sent import read_sent
@@ -152,6 +152,7 @@ def _opened(
     strict: bool,
 ) -> Case:
     """Build the case, except for history, momentum buffer and truth."""
+    pair, settings = recognised(pair, settings)
     value: Callable[[str], Any] = {n: setting.value for n, setting in settings.items()}.get
     training = describe_local_training(value)
     pair, rectified = find_layer(pair, value, aux)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rlu_cli.checkpoints import CheckpointPair, is_beside, match_names, plain_name, shapes_of
 from rlu_cli.errors import printable
-from rlu_cli.models import ARCHITECTURES, recognise, saved_names
+from rlu_cli.models import ARCHITECTURES, packaged_model, recognise, saved_names
 from rlu_cli.types import Checkpoint
 
 State = Mapping[str, Tensor]
@@ -25,11 +25,15 @@ def named_as_known(pair: CheckpointPair, model: str | None) -> CheckpointPair:
 
     Unchanged where no way of naming the tensors fits.
     """
-    fits: Callable[[State], object] = recognise if model is None else ARCHITECTURES[model].read
+    fits: Callable[[State], object] = _recognised if model is None else ARCHITECTURES[model].read
     for names in _ways(pair.before.state):
         if fits({new: pair.before.state[old] for old, new in names.items()}):
             return _renamed(pair, names)
     return pair
+
+
+def _recognised(state: State) -> bool:
+    return bool(recognise(state)) or packaged_model(state) is not None
 
 
 def named_as(pair: CheckpointPair, model: nn.Module) -> CheckpointPair:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,12 +24,30 @@ from rlu_cli.models import (
     input_shape,
     load_weights,
     logit_layers,
+    packaged_model,
+    recognise,
 )
 from rlu_cli.models.sides import COMMON_SIDES
-from rlu_cli.types import Auxiliary
+from rlu_cli.types import Auxiliary, Setting
 
 Values = Callable[[str], Any]
 _TRIED = 8  # layers, from the end of the file, whose outputs may be the classes
+
+
+def recognised(
+    pair: CheckpointPair, settings: Mapping[str, Setting]
+) -> tuple[CheckpointPair, Mapping[str, Setting]]:
+    """The pair and the settings with the package's model that the files are of, if none is named.
+
+    Architectures of the table go first: they need no package.
+    """
+    if "model" in settings:
+        return pair, settings
+    named = named_as_known(pair, None)
+    found = None if recognise(named.before.state) else packaged_model(named.before.state)
+    if found is None:
+        return pair, settings
+    return named, {**settings, "model": Setting(found, "keys and shapes")}
 
 
 def find_layer(

@@ -99,9 +99,11 @@ def _layer(checkpoint: Checkpoint, layer: str | None) -> str:
 
 
 def _architectures(checkpoint: Checkpoint) -> str:
-    from rlu_cli.models import recognise
+    from rlu_cli.models import packaged_model, recognise
 
-    found = recognise(checkpoint.state)
+    found, packaged = recognise(checkpoint.state), packaged_model(checkpoint.state)
+    if packaged is not None and not found:
+        return packaged
     if not found:
         return "none that rlu knows: name your own with --model"
     return "; ".join(

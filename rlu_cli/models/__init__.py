@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rlu_cli.models.activations import ACTIVATIONS
 from rlu_cli.models.architecture import Architecture
+from rlu_cli.models.fingerprint import packaged_model
 from rlu_cli.models.fit import load_weights
 from rlu_cli.models.forward_order import LogitLayers, logit_layers
 from rlu_cli.models.inputs import input_shape
@@ -26,6 +27,7 @@ __all__ = [
     "load_weights",
     "logit_layers",
     "names_files",
+    "packaged_model",
     "parse_argument",
     "recognise",
     "runs_code",

@@ -31,8 +31,8 @@ INPUT_SETTINGS: dict[str, SettingSpec] = {
     "model": SettingSpec(
         parse.text,
         give="--model NAME (`rlu models` lists them, or path/model.py:Net)",
-        help="Architecture (rlu models, or recognised), torchvision:NAME, timm:NAME, hf:DIR or your "
-        "own code, path/model.py:Net.",
+        help="Architecture (rlu models, or recognised), torchvision:NAME, timm:NAME, hf:DIR or "
+        "your own code, path/model.py:Net.",
         helps={
             SIMULATE: "Architecture (rlu models), torchvision:NAME, timm:NAME or your own code, "
             "path/model.py:Net."

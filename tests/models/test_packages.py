@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import rlu_cli
 from rlu_cli.api.finding import Finding
 from rlu_cli.errors import InputError, UsageError
-from rlu_cli.models import build_model, logit_layers, runs_code
+from rlu_cli.models import build_model, logit_layers, packaged_model, runs_code
+from rlu_cli.models.fingerprints import FINGERPRINTS
 from rlu_cli.simulator.digits import draw_digits
 from rlu_cli.types import Auxiliary
 
@@ -72,13 +73,14 @@ def one_step(model: nn.Module, side: int, channels: int = 3) -> dict[str, Tensor
 
 
 def attacked(
-    before: Any, after: Any, model: str, side: int, channels: int = 3, **more: Any
+    before: Any, after: Any, model: str | None, side: int, channels: int = 3, **more: Any
 ) -> Finding:
     shown, labels = images(8, 7, side)
     names = tuple(map(str, range(10)))
     held = Auxiliary(shown[:, :channels].contiguous(), labels, names, "digits", "")
     told: dict[str, Any] = {"epochs": 1, "lr": LR, "batch_size": sum(COUNTS), "draws": 200}
-    told |= {"normalize": "half", "method": "rlu", "device": "cpu", "model": model}
+    told |= {"normalize": "half", "method": "rlu", "device": "cpu"}
+    told |= {} if model is None else {"model": model}
     return rlu_cli.attack(before, after, held, **told, **more)
 
 
@@ -119,6 +121,27 @@ def test_a_model_of_torchvision(name: str, side: int, layer: str) -> None:
     assert [one.arguments for one in finding.case_finding.hypotheses] == [size]
     # With dropout the client's masks are unknown; without, every label is found.
     assert sum(map(min, listed(finding), COUNTS)) >= 0.9 * sum(COUNTS)
+
+
+def test_a_bare_state_is_recognised_with_any_number_of_classes() -> None:
+    models = installed("torchvision").models
+    torch.manual_seed(0)
+    model = models.resnet34(num_classes=10)
+    before = copied(model)
+    after = {f"net.{name}": tensor for name, tensor in one_step(model, 32).items()}
+    finding = attacked(before, after, None, 32)
+    named = finding.case_finding.settings["model"]
+    assert (named.value, named.source) == ("torchvision:resnet34", "keys and shapes")
+    assert listed(finding) == listed(attacked(before, after, "torchvision:resnet34", 32))
+    assert sum(map(min, listed(finding), COUNTS)) >= 0.9 * sum(COUNTS)
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "squeezenet1_1", "convnext_tiny", "swin_t"])
+def test_the_table_of_fingerprints_is_that_of_the_installed_package(name: str) -> None:
+    installed("torchvision")
+    for classes in (10, 1000):
+        state = build_model(f"torchvision:{name}", classes=classes).state_dict()
+        assert packaged_model(state) == f"torchvision:{name}"
 
 
 def test_squeezenets_convolution_gives_the_logits() -> None:
@@ -241,6 +264,15 @@ def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
 
 
 # Without the packages
+
+
+def test_a_state_that_no_package_has_is_not_recognised() -> None:
+    assert packaged_model({"fc.weight": torch.ones(10, 4)}) is None
+
+
+def test_every_fingerprint_names_a_package() -> None:
+    assert len(FINGERPRINTS) > 50
+    assert {name.partition(":")[0] for name in FINGERPRINTS.values()} == {"torchvision", "timm"}
 
 
 @pytest.mark.parametrize("source", ["torchvision", "timm", "hf"])
