@@ -48,10 +48,14 @@ class Head:
 
 @dataclass(frozen=True)
 class Setting:
-    """One value the run depends on, and where it came from (`"flag"`, `"RLU_LR"`, a file, …)."""
+    """One value the run depends on, and where it came from (`"flag"`, `"RLU_LR"`, a file, …).
+
+    contradicted  what other files say of it, where one of them was believed
+    """
 
     value: Any
     source: str
+    contradicted: tuple[Setting, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -112,11 +116,14 @@ class Outputs:
                 turn, the rows of one class
     logits      (A, N)
     labels      (A,)
+    gates       (A, N) share of the positions at which a ReLU after the output layer, a convolution,
+                lets each class through; None without one
     """
 
     embeddings: Tensor
     logits: Tensor
     labels: Tensor
+    gates: Tensor | None = None
 
     @cached_property
     def probabilities(self) -> Tensor:

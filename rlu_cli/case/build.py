@@ -13,14 +13,15 @@ from rlu_cli.case.gather import gather_settings
 from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses, with_images
 from rlu_cli.case.images import images_for
 from rlu_cli.case.memory import earlier_rounds, old_momentum
+from rlu_cli.case.output_layer import find_layer, recognised
 from rlu_cli.case.requirements import check_complete, require_local_training
 from rlu_cli.case.round_history import RoundHistory
+from rlu_cli.case.sent import read_sent
 from rlu_cli.case.truth import load_truth
 from rlu_cli.checkpoints import (
     CheckpointPair,
     CheckpointSource,
     check_pair,
-    find_output_layer,
     open_from,
 )
 from rlu_cli.errors import InputError, RluError, UsageError, printable
@@ -39,7 +40,7 @@ class Case:
     """One pair of checkpoints with everything known about it.
 
     pair        global and client checkpoint
-    layer       name of the output layer
+    layer       name of the output layer, or several, whose mean is the logits, joined by a plus
     settings    values with their sources
     training    the client's local training
     history     the client's earlier rounds
@@ -49,6 +50,7 @@ class Case:
     truth       (N,) int64 true label counts; None if missing
     truth_path  file that `truth` was read from
     notes       notes for the user, in sentences
+    rectified   whether a ReLU stands between the output layer, a 1×1 convolution, and its pooling
     """
 
     pair: CheckpointPair
@@ -62,6 +64,7 @@ class Case:
     truth: Tensor | None
     truth_path: Path | None
     notes: tuple[str, ...] = ()
+    rectified: bool = False
 
     @property
     def plan(self) -> StepPlan:
@@ -78,6 +81,8 @@ def open_sources(
     """Open the global and the client's checkpoint, and gather all settings.
 
     sources  one or two files or state dicts; a single one becomes both sides of the pair
+
+    The client's file is read as its weights, whatever it sent, under the global file's names.
     """
     paths = [source for source in sources if isinstance(source, Path)]
     limit = gather_settings(flags, paths, None, command)["max_bytes"].value
@@ -86,7 +91,11 @@ def open_sources(
         open_from(one, name, max_bytes=limit) for one, name in zip(sources, names, strict=False)
     ]
     pair = CheckpointPair(opened[0], opened[-1])
-    return pair, gather_settings(flags, paths, pair, command)
+    settings = gather_settings(flags, paths, pair, command)
+    if len(opened) == 1:
+        return pair, settings
+    pair, decided = read_sent(pair, settings)
+    return pair, {**gather_settings(flags, paths, pair, command), **decided}
 
 
 def build_case(
@@ -143,12 +152,12 @@ def _opened(
     strict: bool,
 ) -> Case:
     """Build the case, except for history, momentum buffer and truth."""
+    pair, settings = recognised(pair, settings)
     value: Callable[[str], Any] = {n: setting.value for n, setting in settings.items()}.get
     training = describe_local_training(value)
-    names = value("classes")
-    classes = len(names) if names else None
-    layer = find_output_layer(pair.before.state, layer=value("layer"), classes=classes)
-    pair = replace(pair, layer=layer)
+    pair, rectified = find_layer(pair, value, aux)
+    assert pair.layer is not None
+    layer = pair.layer
     if pair.before is not pair.after:  # fail before reading any image
         check_pair(pair)
     _check_class_weights(training, len(pair.heads[0].weight))
@@ -160,6 +169,7 @@ def _opened(
     return Case(
         pair=pair,
         layer=layer,
+        rectified=rectified,
         settings=settings,
         training=training,
         history=RoundHistory(),
@@ -197,7 +207,9 @@ def _truth(
     if path is None:
         return None, None, ()
     try:
-        return load_truth(path, case.auxiliary.class_names, case.plan.total), path, ()
+        plan = case.plan
+        passes = plan.passes if plan.whole else 1
+        return load_truth(path, case.auxiliary.class_names, plan.total, passes), path, ()
     except RluError as unfit:
         if named:
             raise

@@ -19,7 +19,7 @@ from rlu_cli.case.round_folders import (
     round_record,
     took_part,
 )
-from rlu_cli.checkpoints import open_checkpoint, read_head
+from rlu_cli.checkpoints import named_in, open_checkpoint, read_head
 from rlu_cli.errors import InputError, printable
 from rlu_cli.schemes import Round, derived_server_value
 from rlu_cli.types import Checkpoint, Head
@@ -62,7 +62,8 @@ class _Reader:
         if file is None:
             self.lacks(folder, stem)
             return None
-        return read_head(open_checkpoint(file, max_bytes=self.max_bytes).state, self.layer)
+        state = open_checkpoint(file, max_bytes=self.max_bytes).state
+        return read_head(state, named_in(state, self.layer))
 
 
 def read_history(

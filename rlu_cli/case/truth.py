@@ -18,21 +18,28 @@ from rlu_cli.errors import InputError, UsageError, printable
 _MAX_BYTES = 2**26
 
 
-def load_truth(path: Path, class_names: Sequence[str], total: int | None) -> Tensor:
+def load_truth(
+    path: Path, class_names: Sequence[str], total: int | None, passes: int = 1
+) -> Tensor:
     """Read counts (N,) int64: a JSON list, `{class: count}`, `{"counts": …}`, or CSV `class,count`.
 
     class_names  classes in the order of the output layer
     total        K according to the settings; None if |B| is unknown
+    passes       full passes over the client's samples: counts of its own samples, K / passes in
+                 all, count that often
 
     Raises InputError E201 if the file cannot be read, UsageError E104 if its format is unknown,
     InputError E230 if it does not fit the classes or K.
     """
     content = _parsed(path, _text(path))
     counts = _counts(path, content, class_names)
+    if passes > 1 and total is not None and sum(counts) * passes == total:
+        counts = [count * passes for count in counts]
     if total is not None and sum(counts) != total:
         raise InputError(
             "E230",
-            f"truth in {printable(path)} has {sum(counts)} labels, the settings imply {total}",
+            f"truth in {printable(path)} has {sum(counts)} labels, the settings imply {total}"
+            + f", or {total // passes} in each of {passes} passes" * (passes > 1),
             hint="check --epochs, --batch-size and --samples: they determine how many labels the "
             "update contains",
         )

@@ -11,33 +11,55 @@ from pathlib import Path
 from torch import Tensor
 
 from rlu_cli.checkpoints import safetensors_file, torch_legacy, torch_zip
+from rlu_cli.checkpoints.align import align
+from rlu_cli.checkpoints.completion import complete
 from rlu_cli.checkpoints.facts import SCHEDULED, collect_facts
-from rlu_cli.checkpoints.head import find_output_layer, read_head
+from rlu_cli.checkpoints.head import (
+    find_output_layer,
+    joint_layer,
+    layer_parts,
+    named_in,
+    read_head,
+)
 from rlu_cli.checkpoints.in_memory import IN_MEMORY, checkpoint_of_state
 from rlu_cli.checkpoints.momentum import momentum_buffers, momentum_head
+from rlu_cli.checkpoints.names import is_beside, match_names, plain_name, shapes_of
 from rlu_cli.checkpoints.pair import CheckpointPair, check_pair
 from rlu_cli.checkpoints.plain import plain_state
 from rlu_cli.checkpoints.sniff import sniff
 from rlu_cli.checkpoints.source import Format, open_source
 from rlu_cli.checkpoints.step_counters import batch_norm_counters, counter_changes
 from rlu_cli.checkpoints.unwrap import strip_prefixes, unwrap
+from rlu_cli.checkpoints.update_kind import GRADIENT_RATE, as_weights, recognise_kind
 from rlu_cli.types import Checkpoint
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
     "FORMATS",
+    "GRADIENT_RATE",
     "IN_MEMORY",
     "SCHEDULED",
     "CheckpointPair",
     "CheckpointSource",
+    "align",
+    "as_weights",
     "batch_norm_counters",
     "check_pair",
+    "complete",
     "counter_changes",
     "find_output_layer",
+    "is_beside",
+    "joint_layer",
+    "layer_parts",
+    "match_names",
     "momentum_head",
+    "named_in",
     "open_checkpoint",
     "open_from",
+    "plain_name",
     "read_head",
+    "recognise_kind",
+    "shapes_of",
 ]
 
 CheckpointSource = Path | Mapping[str, Tensor]  # a file, or a state dict in memory

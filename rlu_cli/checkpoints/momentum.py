@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from rlu_cli.checkpoints.facts import OPTIMISERS
+from rlu_cli.checkpoints.head import layer_parts, read_head
 from rlu_cli.checkpoints.unwrap import plain_items
 from rlu_cli.types import Checkpoint, Head
 
@@ -32,12 +33,12 @@ def momentum_buffers(
 
 def momentum_head(checkpoint: Checkpoint, layer: str) -> Head | None:
     """The momentum buffer of the output layer; None if the file has none for it."""
-    prefix = f"{layer}." if layer else ""
-    weight = checkpoint.momentum.get(f"{prefix}weight")
-    bias = checkpoint.momentum.get(f"{prefix}bias")
-    if weight is None or (bias is None and f"{prefix}bias" in checkpoint.state):
-        return None
-    return Head(weight, bias)
+    for part in layer_parts(layer):
+        prefix = f"{part}." if part else ""
+        needed = [f"{prefix}{name}" for name in ("weight", "bias")]
+        if any(n not in checkpoint.momentum for n in needed if n in checkpoint.state):
+            return None
+    return read_head(checkpoint.momentum, layer)
 
 
 def _numbered(optimiser: Any) -> dict[int, Tensor]:

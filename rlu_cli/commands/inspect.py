@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,9 +99,11 @@ def _layer(checkpoint: Checkpoint, layer: str | None) -> str:
 
 
 def _architectures(checkpoint: Checkpoint) -> str:
-    from rlu_cli.models import recognise
+    from rlu_cli.models import packaged_model, recognise
 
-    found = recognise(checkpoint.state)
+    found, packaged = recognise(checkpoint.state), packaged_model(checkpoint.state)
+    if packaged is not None and not found:
+        return packaged
     if not found:
         return "none that rlu knows: name your own with --model"
     return "; ".join(
@@ -112,13 +115,19 @@ def _architectures(checkpoint: Checkpoint) -> str:
 
 def _compare(before: Checkpoint, after: Checkpoint, layer: str | None) -> Iterator[str]:
     from rlu_cli.audit.diagnostics import relative_sum
+    from rlu_cli.case.sent import read_sent
     from rlu_cli.checkpoints import CheckpointPair, check_pair, find_output_layer
+    from rlu_cli.settings.layers import flag_layer, resolve
+    from rlu_cli.settings.specs import ATTACK
 
     yield "pair"
-    pair = CheckpointPair(before, after, find_output_layer(before.state, layer=layer))
+    pair = CheckpointPair(before, after)
+    pair, decided = read_sent(pair, resolve([flag_layer({"layer": layer})], ATTACK))
+    pair = replace(pair, layer=find_output_layer(pair.before.state, layer=layer))
     check_pair(pair)
     update = pair.update
     rows = {
+        "sent": f"{decided['update_kind'].value}  ({decided['update_kind'].source})",
         "size of ΔW": f"{float(update.weight.norm()):.3g}",
         "column sums of ΔW": f"{relative_sum(update.weight):.2%} of its size",
     }
@@ -129,6 +138,7 @@ def _compare(before: Checkpoint, after: Checkpoint, layer: str | None) -> Iterat
         rows["raised most"] = "classes " + ", ".join(map(str, largest))
     steps = pair.steps
     rows["BatchNorm steps"] = "n/a" if steps is None else str(steps)
+    rows |= {f"note {number}": note for number, note in enumerate(pair.notes, 1)}
     yield from _rows(rows)
 
 

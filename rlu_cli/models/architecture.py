@@ -25,7 +25,7 @@ class Architecture:
              may have any other value of their type
     infer    arguments from the shapes of a state dict of this architecture; for any other state the
              result is wrong or a lookup fails
-    fixed    whether its names are those of a published package, whose form has the defaults
+    fixed    whether its names are those of a published package, whose activation is the default
     """
 
     name: str

@@ -70,6 +70,19 @@ def test_a_pair(world: World, rlu: Command) -> None:
     assert rows["BatchNorm steps"] == "n/a"
 
 
+def test_a_pair_whose_second_file_holds_a_delta(world: World, work: Path, rlu: Command) -> None:
+    before, after = world.states
+    sent = {f"model.{name}": after[name] - before[name] for name in before}
+    pair = write_pair(work / "pair", before, sent)
+    rows = _rows(rlu("inspect", pair[1], pair[3]).out.partition("\npair\n")[2])
+    plain = _rows(rlu("inspect", world.before, world.after).out.partition("\npair\n")[2])
+    assert rows["sent"].startswith("delta  (told from the numbers: its length is")
+    assert plain["sent"].startswith("weights")
+    assert rows["size of Δb"] == plain["size of Δb"]
+    assert rows["raised most"] == plain["raised most"]
+    assert "model." in rows["note 2"]
+
+
 def test_counters_of_a_pair(world: World, work: Path, rlu: Command) -> None:
     counted = [
         {**state, "bn.num_batches_tracked": torch.tensor(passes)}
