@@ -60,13 +60,15 @@ class Checkpoint:
 
     path      the file
     sha256    of the whole file
-    format    "torch-zip", "torch-legacy" or "safetensors"
+    format    as in the table of formats: "torch-zip", "safetensors", "npz", …
     state     parameters and buffers by name, on the CPU, floating ones in float32 or float64
     wrappers  keys that were opened to reach the state, outermost first, such as ("model",)
     prefixes  name prefixes that were stripped, such as ("module.",)
     facts     settings the file itself tells ("lr", "momentum", …), each with the place it stood in
     narrow    the narrower type that was widened, "float16" or "bfloat16", if any
     momentum  momentum buffers of the optimiser by parameter name, where the file has them
+    objects   classes and functions of Python objects in the file, which were not built
+    named     whether the file names its tensors; otherwise they are numbered in its order
     """
 
     path: Path
@@ -78,6 +80,8 @@ class Checkpoint:
     facts: Mapping[str, Setting] = field(default_factory=dict)
     narrow: str | None = None
     momentum: Mapping[str, Tensor] = field(default_factory=dict)
+    objects: tuple[str, ...] = ()
+    named: bool = True
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,16 @@ import re
 import struct
 
 from safetensors import safe_open
-from torch import Tensor
 
-from rlu_cli.checkpoints.source import Format, Source, cause, corrupt, malformed
+from rlu_cli.checkpoints.plain import MAX_TENSORS
+from rlu_cli.checkpoints.source import Content, Format, Source, cause, corrupt, malformed
+from rlu_cli.errors import InputError
 
 _LENGTH = struct.Struct("<Q")
-_MAX_HEADER = 100 * 2**20
+_MAX_HEADER = 16 * 2**20
 
 
-def read(source: Source) -> dict[str, Tensor]:
+def read(source: Source) -> Content:
     """Tensors by name, copied out of the file, in the natural order of their names.
 
     The format sorts its names and does not store the order of the layers; natural order, "fc2"
@@ -23,9 +24,12 @@ def read(source: Source) -> dict[str, Tensor]:
     _check_header(source)
     try:
         with safe_open(source.path, framework="pt", device="cpu") as file:
-            return {
-                name: file.get_tensor(name).clone() for name in sorted(file.keys(), key=natural)
-            }
+            names = file.keys()
+            if len(names) > MAX_TENSORS:
+                raise malformed(source, f"it holds {len(names):,} tensors, more than any model")
+            return Content({n: file.get_tensor(n).clone() for n in sorted(names, key=natural)})
+    except InputError:
+        raise
     except Exception as error:
         raise corrupt(source, cause(error)) from error
 
