@@ -22,6 +22,7 @@ COMMANDS = {
     "attack": "Recover how many examples of each class a client trained on.",
     "calibrate": "Estimate how many of a client's labels an update of this model reveals.",
     "inspect": "Show what is in a checkpoint, or in a pair of them; runs no code from it.",
+    "convert": "Write what was read from a checkpoint as safetensors; runs no code from it.",
     "simulate": "Train a federation whose label counts are known, and write every checkpoint.",
     "reproduce": "Run the paper's experiments, and put its figures beside the measured ones.",
     "methods": "List the methods that recover labels, and what each one needs.",

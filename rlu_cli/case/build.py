@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from rlu_cli.case.gather import gather_settings
 from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses, with_images
 from rlu_cli.case.images import images_for
 from rlu_cli.case.memory import earlier_rounds, old_momentum
+from rlu_cli.case.positions import with_names
 from rlu_cli.case.requirements import check_complete, require_local_training
 from rlu_cli.case.round_history import RoundHistory
 from rlu_cli.case.truth import load_truth
@@ -31,6 +32,7 @@ from rlu_cli.settings.layers import Layer
 from rlu_cli.settings.specs import ATTACK, CALIBRATE
 from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
 
+_SHOWN = 4
 _SETTINGS_FILES = ("rlu.toml", "[tool.rlu]")  # how the source of a setting from one ends
 
 
@@ -80,11 +82,13 @@ def open_sources(
     sources  one or two files or state dicts; a single one becomes both sides of the pair
     """
     paths = [source for source in sources if isinstance(source, Path)]
-    limit = gather_settings(flags, paths, None, command)["max_bytes"].value
+    first = gather_settings(flags, paths, None, command)
+    limit = first["max_bytes"].value
     names = ("global state dict", "local state dict")
     opened = [
         open_from(one, name, max_bytes=limit) for one, name in zip(sources, names, strict=False)
     ]
+    opened = with_names(opened, lambda name: first[name].value if name in first else None)
     pair = CheckpointPair(opened[0], opened[-1])
     return pair, gather_settings(flags, paths, pair, command)
 
@@ -115,7 +119,7 @@ def build_case(
         velocity=old_momentum(training, case.pair, value),
         truth=truth,
         truth_path=path,
-        notes=notes,
+        notes=(*case.notes, *notes),
     )
 
 
@@ -168,7 +172,25 @@ def _opened(
         auxiliary=auxiliary,
         truth=None,
         truth_path=None,
+        notes=tuple(_remarks(pair)),
     )
+
+
+def _remarks(pair: CheckpointPair) -> Iterator[str]:
+    """Sentences on how each file was read, where it is no plain state dict."""
+    for one in {checkpoint.path: checkpoint for checkpoint in pair}.values():
+        if one.positional:
+            yield (
+                f"{printable(one.path)} has no names: its tensors were taken in the order of "
+                "the model's state_dict()"
+            )
+        if one.objects:
+            shown = ", ".join(printable(name, 80) for name in one.objects[:_SHOWN])
+            more = len(one.objects) - _SHOWN
+            yield (
+                f"{printable(one.path)} also holds Python objects, which were not built: {shown}"
+                + ("" if more <= 0 else f" and {more} more")
+            )
 
 
 def _check_class_weights(training: LocalTraining, classes: int) -> None:

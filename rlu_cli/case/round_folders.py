@@ -11,7 +11,7 @@ from typing import Any
 from rlu_cli.errors import InputError, printable
 
 _ROUND = re.compile(r"r(\d{1,6})")
-_FORMATS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+_FORMATS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")
 _MAX_JSON = 2**24
 
 

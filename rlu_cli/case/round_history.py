@@ -19,7 +19,7 @@ from rlu_cli.case.round_folders import (
     round_record,
     took_part,
 )
-from rlu_cli.checkpoints import open_checkpoint, read_head
+from rlu_cli.checkpoints import Layout, layout_of, named_by, open_checkpoint, read_head
 from rlu_cli.errors import InputError, printable
 from rlu_cli.schemes import Round, derived_server_value
 from rlu_cli.types import Checkpoint, Head
@@ -48,6 +48,7 @@ class _Reader:
     layer: str
     rate: float
     max_bytes: int
+    layout: Layout
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -62,7 +63,10 @@ class _Reader:
         if file is None:
             self.lacks(folder, stem)
             return None
-        return read_head(open_checkpoint(file, max_bytes=self.max_bytes).state, self.layer)
+        opened = open_checkpoint(file, max_bytes=self.max_bytes)
+        if not opened.named:
+            opened = named_by(opened, self.layout) or opened
+        return read_head(opened.state, self.layer)
 
 
 def read_history(
@@ -89,7 +93,7 @@ def read_history(
     Raises InputError E231 that lists every missing file.
     """
     check_history(folder)
-    reader = _Reader(folder, local.stem, layer, rate, max_bytes)
+    reader = _Reader(folder, local.stem, layer, rate, max_bytes, layout_of(current.state))
     rounds = earlier_rounds_of(folder, local)
     for number in missing_rounds(folder, local):
         reader.missing.append(f"r{number:03d}/global.pt")

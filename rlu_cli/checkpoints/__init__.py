@@ -29,6 +29,7 @@ from rlu_cli.checkpoints.in_memory import IN_MEMORY, checkpoint_of_state
 from rlu_cli.checkpoints.momentum import momentum_buffers, momentum_head
 from rlu_cli.checkpoints.pair import CheckpointPair, check_pair
 from rlu_cli.checkpoints.plain import plain_state
+from rlu_cli.checkpoints.positional import Layout, layout_of, named_by
 from rlu_cli.checkpoints.sniff import sniff, sniff_folder
 from rlu_cli.checkpoints.source import Content, Format, Source, is_folder, open_source
 from rlu_cli.checkpoints.step_counters import batch_norm_counters, counter_changes
@@ -43,11 +44,14 @@ __all__ = [
     "SCHEDULED",
     "CheckpointPair",
     "CheckpointSource",
+    "Layout",
     "batch_norm_counters",
     "check_pair",
     "counter_changes",
     "find_output_layer",
+    "layout_of",
     "momentum_head",
+    "named_by",
     "open_checkpoint",
     "open_from",
     "read_head",
@@ -110,6 +114,7 @@ def _opened(content: Content, source: Source, name: str) -> Checkpoint:
         narrow=narrow,
         momentum=momentum,
         objects=content.objects,
+        positional=not found.named,
         named=found.named,
     )
 

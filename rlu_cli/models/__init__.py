@@ -6,6 +6,7 @@ from rlu_cli.models.activations import ACTIVATIONS
 from rlu_cli.models.architecture import Architecture
 from rlu_cli.models.fit import load_weights
 from rlu_cli.models.inputs import input_shape
+from rlu_cli.models.layouts import possible_layouts
 from rlu_cli.models.reference import build_model, parse_argument
 from rlu_cli.models.table import ARCHITECTURES, Candidate, recognise
 from rlu_cli.models.user_code import runs_code
@@ -19,6 +20,7 @@ __all__ = [
     "input_shape",
     "load_weights",
     "parse_argument",
+    "possible_layouts",
     "recognise",
     "runs_code",
 ]
