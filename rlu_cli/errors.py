@@ -33,7 +33,7 @@ def printable(text: object, limit: int = 200) -> str:
     """
     shown = "".join(
         c if unicodedata.category(c) not in _UNSAFE else c.encode("unicode_escape").decode()
-        for c in str(text)
+        for c in str(text)[: limit + 1]  # a text from a file may be as long as the file
     )
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 

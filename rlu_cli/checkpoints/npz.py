@@ -11,7 +11,6 @@ from zipfile import ZipFile, ZipInfo
 
 from rlu_cli.checkpoints.npy import read_array
 from rlu_cli.checkpoints.pickle_values import Array
-from rlu_cli.checkpoints.plain import MAX_TENSORS
 from rlu_cli.checkpoints.source import (
     Content,
     Format,
@@ -25,6 +24,7 @@ from rlu_cli.errors import printable
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _NUMBERED = re.compile(r"arr_(0|[1-9][0-9]{0,6})")
+_MAX_ARRAYS = 10_000
 _MAX_DIRECTORY = 8 * 2**20
 _ALWAYS_UNPACKED = 512 * 2**20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -71,7 +71,7 @@ def _name(entry: ZipInfo) -> str:
 
 
 def _check(source: Source, archive: ZipFile, entries: Sequence[ZipInfo]) -> None:
-    if len(entries) > MAX_TENSORS or source.size - archive.start_dir > _MAX_DIRECTORY:
+    if len(entries) > _MAX_ARRAYS or source.size - archive.start_dir > _MAX_DIRECTORY:
         raise malformed(source, f"it holds {len(entries):,} arrays, more than any model")
     if len({entry.filename for entry in entries}) != len(entries):
         raise malformed(source, "it holds two arrays of one name")

@@ -66,9 +66,9 @@ def _view(machine: Machine, args: tuple[Any, ...]) -> View | Unplain:
         case (Unplain() as other, *_):
             return other
         case (Stored() as storage, int(offset), Tuple(items=shape), Tuple(items=strides), *rest):
-            numbers = (offset, *shape, *strides)
             if len(shape) != len(strides) or len(shape) > _MAX_DIMS:
                 raise _Unusual
+            numbers = (offset, *shape, *strides)
             if not all(type(n) is int and n >= 0 for n in numbers):
                 raise _Unusual
             named = [DTYPES[i.name] for i in rest if isinstance(i, Global) and i.name in DTYPES]
@@ -138,8 +138,9 @@ def _collected(_: Machine, args: tuple[Any, ...]) -> Any:
 
 def _size(_: Machine, args: tuple[Any, ...]) -> Tuple:
     match args:
-        case (Tuple() as size,) if all(type(n) is int for n in size.items):
-            return size
+        case (Tuple() as size,) if len(size.items) <= _MAX_DIMS:
+            if all(type(n) is int for n in size.items):
+                return size
     raise _Unusual
 
 

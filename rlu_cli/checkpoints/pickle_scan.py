@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rlu_cli.checkpoints.pickle_calls import KNOWN, call, put, set_state, stored_as
-from rlu_cli.checkpoints.pickle_machine import Machine, Scan
+from rlu_cli.checkpoints.pickle_machine import Machine, Scan, ScanLimit
 from rlu_cli.checkpoints.pickle_opcodes import opcodes
 from rlu_cli.checkpoints.pickle_values import Fetch, Global, Opaque, Stored, Tuple
 
@@ -31,6 +31,8 @@ def scan_pickle(stream: io.BytesIO, fetch: Fetch) -> Scan:
             for name, arg in opcodes(stream, machine):
                 _HANDLERS[name](machine, arg)
         (machine.scan.value,) = machine.stack or [None]
+    except ScanLimit:
+        raise
     except Exception:
         if not machine.scan.foreign:
             raise
@@ -116,7 +118,8 @@ def _empty_list(machine: Machine, _: Any) -> None:
 
 
 def _marked_list(machine: Machine, _: Any) -> None:
-    machine.stack.append(machine.pop_to_mark())
+    items = machine.pop_to_mark()  # first: it brings back the stack below
+    machine.stack.append(items)
 
 
 def _empty_dict(machine: Machine, _: Any) -> None:
@@ -178,7 +181,8 @@ def _new_object(extra: int) -> Callable[[Machine, Any], None]:
 
 
 def _old_object(machine: Machine, _: Any) -> None:
-    machine.stack.append(call(machine, machine.pop_to_mark()[0], None))
+    items = machine.pop_to_mark()
+    machine.stack.append(call(machine, items[0], None))
 
 
 def _build(machine: Machine, _: Any) -> None:

@@ -158,8 +158,17 @@ def _encoded(text: str | Blob, count: int) -> bytearray:
     return made
 
 
-Leaf = Tensor | View | Array | Unplain
-LEAVES = (Tensor, View, Array, Unplain)
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A tensor of known shape and type that `tensor` reads, from several places maybe."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    tensor: Callable[[], Tensor]
+
+
+Leaf = Tensor | View | Array | Deferred | Unplain
+LEAVES = (Tensor, View, Array, Deferred, Unplain)
 
 
 def entries(value: Any) -> dict[Any, Any] | None:

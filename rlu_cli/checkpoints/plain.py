@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlu_cli.checkpoints.pickle_values import Array, Leaf, NumpyType, Unplain, View
+from rlu_cli.checkpoints.pickle_values import Array, Deferred, Leaf, NumpyType, Unplain, View
 from rlu_cli.checkpoints.source import Source, malformed, not_plain, too_large
 from rlu_cli.errors import InputError, printable
 
-MAX_TENSORS = 50_000
+MAX_TENSORS = 30_000
 _SHARED = 4  # half precision widened, and each tensor under two names
 _ALWAYS_ALLOWED = 64 * 2**20
 _FIX = "save dense real tensors, such as float32, on the CPU"
@@ -84,7 +84,7 @@ def _as_torch(kind: NumpyType, name: str, source: Source) -> torch.dtype:
 
 
 def _read(name: str, leaf: Leaf, source: Source) -> Tensor:
-    if isinstance(leaf, View):
+    if isinstance(leaf, View | Deferred):
         return leaf.tensor()
     if isinstance(leaf, Array):
         try:

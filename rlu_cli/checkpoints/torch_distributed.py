@@ -16,12 +16,24 @@ from torch import Tensor
 
 from rlu_cli.checkpoints import torch_zip
 from rlu_cli.checkpoints.folder import Folder, FolderFormat
-from rlu_cli.checkpoints.pickle_values import Leaf, Opaque, Stored, Tuple, View, entries
-from rlu_cli.checkpoints.plain import MAX_TENSORS
+from rlu_cli.checkpoints.pickle_globals import DTYPES
+from rlu_cli.checkpoints.pickle_values import (
+    Deferred,
+    Global,
+    Leaf,
+    Opaque,
+    Stored,
+    Tuple,
+    Unplain,
+    View,
+    entries,
+)
 from rlu_cli.checkpoints.source import Content, Source, corrupt, malformed
 from rlu_cli.checkpoints.torch_pickle import follow
 from rlu_cli.errors import InputError, printable
 
+_MAX_PARTS = 50_000
+_MAX_READ = 5_000
 _METADATA = ".metadata"
 _OWN = ("torch.distributed.checkpoint.", "pathlib.", "torch.serialization._get_layout")
 _WAY_OUT = (
@@ -55,13 +67,12 @@ def read(folder: Folder) -> Content:
     described = entries(attributes.get("state_dict_metadata")) or {}
     parts = _parts(source, entries(attributes.get("storage_data")) or {})
     _check_total(folder, parts)
+    reader = _Reader(folder)
     leaves = {
-        name: _tensor(folder, name, held, parts.get(name, []))
+        name: _tensor(reader, name, held, parts.get(name, []))
         for name, one in described.items()
         if isinstance(name, str) and (held := _attributes(one, "TensorStorageMetadata"))
     }
-    if len(leaves) > MAX_TENSORS:
-        raise malformed(source, f"it holds {len(leaves):,} tensors, more than any model")
     objects = tuple(name for name in found.foreign if not name.startswith(_OWN))
     return Content(_nested(leaves, entries(attributes.get("planner_data")) or {}), objects)
 
@@ -112,6 +123,10 @@ def _sizes(value: Any) -> tuple[int, ...]:
 
 def _check_total(folder: Folder, parts: Mapping[str, list[_Part]]) -> None:
     every = [part for some in parts.values() for part in some]
+    if len(every) > _MAX_PARTS:
+        raise malformed(
+            folder.source, f"its tensors have {len(every):,} parts, more than any model"
+        )
     for name in dict.fromkeys(part.file for part in every):
         folder.keep(name)
     claimed = sum(part.length for part in every)
@@ -121,43 +136,62 @@ def _check_total(folder: Folder, parts: Mapping[str, list[_Part]]) -> None:
         )
 
 
-def _tensor(folder: Folder, name: str, held: Mapping[Any, Any], parts: list[_Part]) -> Leaf:
-    """A tensor from its parts; one that is whole stays a description."""
-    source, shape = folder.keep(_METADATA), _sizes(held.get("size"))
-    shown = printable(name, 80)
-    leaves = [(part.offset, _leaf(folder, part, shown)) for part in parts]
-    if len(leaves) == 1 and tuple(leaves[0][1].shape) == shape:
-        return leaves[0][1]
-    return _joined(source, shown, shape, leaves)
+@dataclass
+class _Reader:
+    """Reads parts from the folder's files, and counts them."""
+
+    folder: Folder
+    count: int = 0
+
+    def part(self, part: _Part, shown: str) -> View:
+        """One part as a tensor. Raises InputError E202 where there is none, E204 for too many."""
+        source = self.folder.keep(part.file)
+        self.count += 1
+        if self.count > _MAX_READ:
+            raise malformed(source, f"its tensors have more than {_MAX_READ:,} parts")
+        if part.start + part.length > source.size:
+            raise corrupt(source, f"it ends before {shown} does")
+        data = source.read(part.start, part.length)
+        inner = Source(source.path, io.BytesIO(data), len(data), source.max_bytes)
+        value = torch_zip.read(inner).value
+        if not isinstance(value, View) or math.prod(value.shape) > value.held:
+            raise corrupt(source, f"where {shown} should be is no plain tensor")
+        return value
 
 
-def _leaf(folder: Folder, part: _Part, shown: str) -> View:
-    source = folder.keep(part.file)
-    if part.start + part.length > source.size:
-        raise corrupt(source, f"it ends before {shown} does")
-    data = source.read(part.start, part.length)
-    inner = Source(source.path, io.BytesIO(data), len(data), source.max_bytes)
-    value = torch_zip.read(inner).value
-    if not isinstance(value, View) or math.prod(value.shape) > value.held:
-        raise corrupt(source, f"where {shown} should be is no plain tensor")
-    return value
+def _tensor(reader: _Reader, name: str, held: Mapping[Any, Any], parts: list[_Part]) -> Leaf:
+    """A tensor by its metadata; its parts are read when it is wanted."""
+    shape, dtype = _sizes(held.get("size")), _dtype(held.get("properties"))
+    if dtype is None:
+        return Unplain("of an unknown type")
+    return Deferred(shape, dtype, lambda: _joined(reader, name, shape, dtype, parts))
+
+
+def _dtype(properties: Any) -> torch.dtype | None:
+    """The element type that a tensor's properties begin with."""
+    state = properties.state if isinstance(properties, Opaque) else None
+    first = state.items[0] if isinstance(state, Tuple) and state.items else None
+    return DTYPES.get(first.name) if isinstance(first, Global) else None
 
 
 def _joined(
-    source: Source, shown: str, shape: tuple[int, ...], parts: list[tuple[tuple[int, ...], View]]
+    reader: _Reader, name: str, shape: tuple[int, ...], dtype: torch.dtype, parts: list[_Part]
 ) -> Tensor:
     """A tensor from parts that must tile it exactly."""
-    held = sum(math.prod(leaf.shape) for _, leaf in parts)
-    if not parts or held != math.prod(shape):
+    source, shown = reader.folder.keep(_METADATA), printable(name, 80)
+    leaves = [(part.offset, reader.part(part, shown)) for part in parts]
+    if any(leaf.dtype != dtype or len(leaf.shape) != len(shape) for _, leaf in leaves):
+        raise corrupt(source, f"a part of {shown} has another shape or type than the whole")
+    if sum(math.prod(leaf.shape) for _, leaf in leaves) != math.prod(shape):
         raise corrupt(source, f"the parts of {shown} do not add up to its shape {shape}")
-    if not held:
-        return torch.zeros(0)
-    whole = torch.zeros(shape, dtype=parts[0][1].dtype)
+    if len(leaves) == 1 and leaves[0][1].shape == shape:
+        return leaves[0][1].tensor()
+    whole = torch.zeros(shape, dtype=dtype)
     filled = torch.zeros(shape, dtype=torch.bool)
-    for offset, leaf in parts:
-        ends = tuple(map(sum, zip(offset, leaf.shape, strict=False)))
-        if len(offset) != len(shape) or len(leaf.shape) != len(shape) or leaf.dtype != whole.dtype:
-            raise corrupt(source, f"a part of {shown} has another shape or type than the whole")
+    for offset, leaf in leaves:
+        if len(offset) != len(shape):
+            raise corrupt(source, f"a part of {shown} has no place in it")
+        ends = [first + size for first, size in zip(offset, leaf.shape, strict=True)]
         place = tuple(slice(a, b) for a, b in zip(offset, ends, strict=True))
         if any(end > size for end, size in zip(ends, shape, strict=True)) or filled[place].any():
             raise corrupt(source, f"a part of {shown} lies outside of it or on another")

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from rlu_cli.checkpoints.pickle_machine import ScanLimit
 from rlu_cli.checkpoints.pickle_values import LEAVES, Leaf, Opaque, Unplain, entries, sequence
-from rlu_cli.checkpoints.source import Content, Source, holds_code, listed
+from rlu_cli.checkpoints.source import Content, Source, holds_code, listed, malformed
 from rlu_cli.checkpoints.whole_module import is_module, module_state
 from rlu_cli.errors import InputError
 
@@ -52,8 +53,15 @@ class Unwrapped:
 
 
 def unwrap(content: Content, source: Source) -> Unwrapped:
-    """The state in `content`; E208 when there is none, E203 when objects alone could hold it."""
-    found = _find(content.value, (), (), set())
+    """The state in `content`.
+
+    Raises InputError E208 when there is none, E203 when objects alone could hold it, E204 for
+    modules without end.
+    """
+    try:
+        found = _find(content.value, (), (), set())
+    except ScanLimit as limit:
+        raise malformed(source, str(limit)) from limit
     if found is not None:
         return found
     if content.objects:
