@@ -24,6 +24,8 @@ from rlu_cli.errors import InputError, printable
 from rlu_cli.schemes import Round, derived_server_value
 from rlu_cli.types import Checkpoint, Head
 
+_SHOWN = 1000
+
 
 @dataclass(frozen=True)
 class RoundHistory:
@@ -169,10 +171,16 @@ def _all_took_part(record: dict[str, Any]) -> bool:
 def _raise_missing(reader: _Reader) -> None:
     """Raise InputError E231 that lists every missing file, if there is any."""
     if reader.missing:
+        more = len(reader.missing) - _SHOWN
         raise InputError(
             "E231",
             f"files are missing from the history in {printable(reader.folder)}",
-            facts=[("missing", ", ".join(reader.missing))],
+            facts=[
+                (
+                    "missing",
+                    ", ".join(reader.missing[:_SHOWN]) + (f"  ({more:,} more)" if more > 0 else ""),
+                )
+            ],
             why="under this scheme, a client's update depends on its earlier rounds",
             hint="add them (docs/history.md describes each); a round without the client needs its "
             "global.pt and a round.json that does not list the client",

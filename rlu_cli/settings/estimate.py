@@ -22,6 +22,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         default=("auto",),
         repeats=True,
         choices=_methods,
+        beside=False,
     ),
     "train_accuracy": SettingSpec(
         parse.between(0, 1),
@@ -84,6 +85,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         metavar="M",
         panel=ESTIMATE,
         default=10_000,
+        most=10_000,
     ),
     "search": SettingSpec(
         parse.choice("checked", "printed", "none"),
@@ -100,6 +102,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         help="Maximum search passes. Default: printed 10, checked until no move helps.",
         metavar="T",
         panel=ESTIMATE,
+        most=100,
     ),
     "output": SettingSpec(
         parse.text,
