@@ -17,6 +17,7 @@ MAX_TENSORS = 30_000
 _SHARED = 4  # half precision widened, and each tensor under two names
 _ALWAYS_ALLOWED = 64 * 2**20
 _FIX = "save dense real tensors, such as float32, on the CPU"
+_NUMBERS = ("weight", "bias")
 _HALF = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _ACCEPTED = frozenset(
     {torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
@@ -108,6 +109,9 @@ def _check_kind(name: str, tensor: Tensor, source: Source) -> None:
         "complex": tensor.is_complex(),
         f"of type {str(tensor.dtype).removeprefix('torch.')}": tensor.dtype not in _ACCEPTED,
     }
+    if name.rpartition(".")[2] in _NUMBERS:  # a mask or a counter may be, a layer's numbers not
+        kinds |= {f"{str(tensor.dtype).removeprefix('torch.')}, which no layer computes with":
+                  not tensor.is_floating_point()}  # fmt: skip
     kind = next((kind for kind, holds in kinds.items() if holds), None)
     if kind is not None:
         raise not_plain(source, f"{printable(name)} is {kind}", _FIX)
