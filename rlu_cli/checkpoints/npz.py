@@ -36,6 +36,7 @@ _UNREADABLE = (
     ValueError,
     EOFError,
     zlib.error,
+    OSError,  # an offset before the file
 )
 
 

@@ -74,7 +74,7 @@ def _write(checkpoint: Checkpoint, out: Path) -> None:
     state = {name: tensor.clone().contiguous() for name, tensor in checkpoint.state.items()}
     try:
         replace_file(out, lambda partial: save_file(state, partial, {"format": "pt"}))
-    except (OSError, SafetensorError) as problem:
+    except (OSError, SafetensorError, ValueError) as problem:  # a name that is no text
         raise InputError(
             "E201",
             f"cannot write {printable(out)}",

@@ -184,6 +184,16 @@ def test_a_directory_that_understates_what_it_unpacks_to(path: Path, refusal: Re
     assert refusal(path).code == "E202"
 
 
+def test_an_entry_before_the_file(path: Path, refusal: Refusal) -> None:
+    """The archive's parts are moved by as much as its directory's place is wrong."""
+    np.savez(path, w=np.zeros(3))
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x05\x06") + 16
+    data[at : at + 4] = (2**31).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert refusal(path).code == "E202"
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_entries_that_numpy_does_not_write(path: Path, refusal: Refusal) -> None:
     np.savez(path, w=np.zeros(3))

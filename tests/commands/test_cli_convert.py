@@ -85,3 +85,10 @@ def test_a_report_says_what_was_not_built_and_what_had_no_name(
     assert done.status in (0, 4), done.err
     assert "which were not built: pathlib" in done.out.replace("\n", " ")
     assert "has no names" in done.out
+
+
+def test_names_that_are_no_text_are_an_error(rlu: Command, tmp_path: Path) -> None:
+    torch.save({"\ud800.weight": torch.zeros(1)}, tmp_path / "c.pt")
+    done = rlu("convert", tmp_path / "c.pt", tmp_path / "out.safetensors")
+    assert (done.status, done.err[:11]) == (3, "error[E201]")
+    assert [p.name for p in tmp_path.iterdir()] in (["c.pt", "work"], ["work", "c.pt"])
