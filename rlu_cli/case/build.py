@@ -33,6 +33,7 @@ from rlu_cli.settings.specs import ATTACK, CALIBRATE
 from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
 
 _SHOWN = 4
+NOT_BUILT = "Python objects"  # how the note on them begins
 _SETTINGS_FILES = ("rlu.toml", "[tool.rlu]")  # how the source of a setting from one ends
 
 
@@ -178,19 +179,20 @@ def _opened(
 
 def _remarks(pair: CheckpointPair) -> Iterator[str]:
     """Sentences on how each file was read, where it is no plain state dict."""
-    for one in {checkpoint.path: checkpoint for checkpoint in pair}.values():
+    sides = {"global": pair.before, "client's": pair.after}
+    if pair.before is pair.after:
+        del sides["client's"]
+    for side, one in sides.items():
         if one.positional:
             yield (
-                f"{printable(one.path)} has no names: its tensors were taken in the order of "
-                "the model's state_dict()"
+                f"the {side} file has no names: its tensors were taken in the order of the "
+                "model's state_dict()"
             )
         if one.objects:
             shown = ", ".join(printable(name, 80) for name in one.objects[:_SHOWN])
             more = len(one.objects) - _SHOWN
-            yield (
-                f"{printable(one.path)} also holds Python objects, which were not built: {shown}"
-                + ("" if more <= 0 else f" and {more} more")
-            )
+            also = "" if more <= 0 else f" and {more} more"
+            yield f"{NOT_BUILT} in the {side} file were not built: {shown}{also}"
 
 
 def _check_class_weights(training: LocalTraining, classes: int) -> None:

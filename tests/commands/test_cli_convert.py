@@ -83,8 +83,13 @@ def test_a_report_says_what_was_not_built_and_what_had_no_name(
     pair = ["--global", tmp_path / "g.pt", "--local", tmp_path / "c.npz"]
     done = rlu("attack", *pair, "--aux", world.aux, *world.told)
     assert done.status in (0, 4), done.err
-    assert "which were not built: pathlib" in done.out.replace("\n", " ")
-    assert "has no names" in done.out
+    said = " ".join(done.out.split())
+    assert "Python objects in the global file were not built: pathlib" in said
+    assert "the client's file has no names" in said
+    hidden = rlu("attack", *pair, "--aux", world.aux, *world.told, "--redact")
+    assert "not built" in hidden.out
+    assert "pathlib" not in hidden.out
+    assert tmp_path.name not in hidden.out
 
 
 def test_names_that_are_no_text_are_an_error(rlu: Command, tmp_path: Path) -> None:
