@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses, with_images
 from rlu_cli.case.images import images_for
 from rlu_cli.case.memory import earlier_rounds, old_momentum
 from rlu_cli.case.output_layer import find_layer, recognised
+from rlu_cli.case.positions import with_names
 from rlu_cli.case.requirements import check_complete, require_local_training
 from rlu_cli.case.round_history import RoundHistory
 from rlu_cli.case.sent import read_sent
@@ -32,6 +33,8 @@ from rlu_cli.settings.layers import Layer
 from rlu_cli.settings.specs import ATTACK, CALIBRATE
 from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
 
+_SHOWN = 4
+NOT_BUILT = "Python objects"  # how the note on them begins
 _SETTINGS_FILES = ("rlu.toml", "[tool.rlu]")  # how the source of a setting from one ends
 
 
@@ -85,11 +88,13 @@ def open_sources(
     The client's file is read as its weights, whatever it sent, under the global file's names.
     """
     paths = [source for source in sources if isinstance(source, Path)]
-    limit = gather_settings(flags, paths, None, command)["max_bytes"].value
+    first = gather_settings(flags, paths, None, command)
+    limit = first["max_bytes"].value
     names = ("global state dict", "local state dict")
     opened = [
         open_from(one, name, max_bytes=limit) for one, name in zip(sources, names, strict=False)
     ]
+    opened = with_names(opened, lambda name: first[name].value if name in first else None)
     pair = CheckpointPair(opened[0], opened[-1])
     settings = gather_settings(flags, paths, pair, command)
     if len(opened) == 1:
@@ -124,7 +129,7 @@ def build_case(
         velocity=old_momentum(training, case.pair, value),
         truth=truth,
         truth_path=path,
-        notes=notes,
+        notes=(*case.notes, *notes),
     )
 
 
@@ -178,7 +183,26 @@ def _opened(
         auxiliary=auxiliary,
         truth=None,
         truth_path=None,
+        notes=tuple(_remarks(pair)),
     )
+
+
+def _remarks(pair: CheckpointPair) -> Iterator[str]:
+    """Sentences on how each file was read, where it is no plain state dict."""
+    sides = {"global": pair.before, "client's": pair.after}
+    if pair.before is pair.after:
+        del sides["client's"]
+    for side, one in sides.items():
+        if one.positional:
+            yield (
+                f"the {side} file has no names: its tensors were taken in the order of the "
+                "model's state_dict()"
+            )
+        if one.objects:
+            shown = ", ".join(printable(name, 80) for name in one.objects[:_SHOWN])
+            more = len(one.objects) - _SHOWN
+            also = "" if more <= 0 else f" and {more} more"
+            yield f"{NOT_BUILT} in the {side} file were not built: {shown}{also}"
 
 
 def _check_class_weights(training: LocalTraining, classes: int) -> None:

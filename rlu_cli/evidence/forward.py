@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.checkpoints import CheckpointPair
-from rlu_cli.errors import InputError, UsageError, printable
+from rlu_cli.errors import InputError, RluError, UsageError, printable
 from rlu_cli.evidence.logit_hooks import LayerPass, watch_output_layer
 from rlu_cli.models import load_weights
 from rlu_cli.models.input_scaling import Normalisation
@@ -172,7 +172,7 @@ def _run(
                 passes.clear()
                 model(config.normalise(images[batch].to(config.device)))
                 rows.append(_last(passes, config.layer, len(batch)))
-    except InputError:
+    except RluError:
         raise
     except Exception as problem:  # whatever the user's own code raises
         raise _cannot_run(images, problem) from problem

@@ -8,6 +8,7 @@ from rlu_cli.models.fingerprint import packaged_model
 from rlu_cli.models.fit import load_weights
 from rlu_cli.models.forward_order import LogitLayers, logit_layers
 from rlu_cli.models.inputs import input_shape
+from rlu_cli.models.layouts import possible_layouts
 from rlu_cli.models.reference import build_model, parse_argument
 from rlu_cli.models.source import saved_names
 from rlu_cli.models.sources import SOURCES, from_package, names_files
@@ -29,6 +30,7 @@ __all__ = [
     "names_files",
     "packaged_model",
     "parse_argument",
+    "possible_layouts",
     "recognise",
     "runs_code",
     "saved_names",

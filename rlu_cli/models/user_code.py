@@ -59,7 +59,48 @@ def build_from_code(
             "not a torch.nn.Module",
             hint="name a class derived from torch.nn.Module, or a function that returns one",
         )
+    return _held(model, reference)
+
+
+_RUN_LATER = ("forward", "train", "state_dict", "load_state_dict", "to")
+
+
+def _held(model: nn.Module, reference: str) -> nn.Module:
+    """The model, of a class of the same name whose methods cannot end the program.
+
+    What is no `Exception`, such as the SystemExit of `sys.exit()`, would pass everyone who handles
+    errors: it becomes InputError E216. A class, not wrapped methods, so that copies have it too.
+    """
+    own = type(model)
+
+    def held(name: str) -> Any:
+        def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return getattr(super(kind, self), name)(*args, **kwargs)
+            except (Exception, KeyboardInterrupt):
+                raise
+            except BaseException as failure:
+                raise _ended(reference, failure) from failure
+
+        return method
+
+    methods = {name: held(name) for name in _RUN_LATER}
+    kind: Any = type(own.__name__, (own,), {**methods, "__module__": own.__module__})
+    try:
+        model.__class__ = kind
+    except TypeError:  # a class with slots or a metaclass of its own
+        return model
     return model
+
+
+def _ended(reference: str, failure: BaseException) -> InputError:
+    place = _place(failure)
+    return _failed(
+        f"{printable(reference)} ended the program",
+        why=printable(f"{type(failure).__name__}: {failure}"),
+        facts=[("at", printable(place))] if place else [],
+        hint="correct the code: a model raises errors, and does not exit",
+    )
 
 
 @contextmanager
@@ -73,9 +114,9 @@ def _running(reference: str, folder: Path) -> Iterator[None]:
     try:
         with redirect_stdout(sys.stderr):
             yield
-    except RluError:
+    except (RluError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as failure:
+    except BaseException as failure:
         place = _place(failure)
         raise _failed(
             f"{printable(reference)} failed",

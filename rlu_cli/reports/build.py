@@ -19,7 +19,7 @@ from rlu_cli.audit.finding import CaseFinding
 from rlu_cli.audit.joint_estimate import JointEstimate
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.auxiliary import is_noise
-from rlu_cli.case.build import Case
+from rlu_cli.case.build import NOT_BUILT, Case
 from rlu_cli.case.hypotheses import ModelHypothesis
 from rlu_cli.errors import printable
 from rlu_cli.hashing import file_sha256
@@ -206,11 +206,14 @@ def _plain(value: Any) -> Any:
 
 
 def _assumptions(finding: CaseFinding, *, redact: bool) -> list[str]:
-    """Redacted: no class names, nor files: those that were skipped lie in class folders."""
+    """Redacted: no class names, nor files: those that were skipped lie in class folders.
+
+    Neither are the objects in a file listed, whose classes may have private names.
+    """
     if not redact:
         return list(finding.assumptions)
     lines = [line for line in finding.assumptions if not line.startswith("class order")]
-    cut = ("skipped", "contradiction")
+    cut = ("skipped", "contradiction", NOT_BUILT)
     return [line.partition(": ")[0] if line.startswith(cut) else line for line in lines]
 
 

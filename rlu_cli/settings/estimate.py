@@ -24,6 +24,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         default=("auto",),
         repeats=True,
         choices=_methods,
+        beside=False,
     ),
     "train_accuracy": SettingSpec(
         parse.between(0, 1),
@@ -105,6 +106,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         metavar="M",
         panel=ESTIMATE,
         default=10_000,
+        most=10_000,
     ),
     "search": SettingSpec(
         parse.choice("checked", "printed", "none"),
@@ -121,6 +123,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         help="Maximum search passes. Default: printed 10, checked until no move helps.",
         metavar="T",
         panel=ESTIMATE,
+        most=100,
     ),
     "output": SettingSpec(
         parse.text,

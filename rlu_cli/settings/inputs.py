@@ -130,6 +130,7 @@ INPUT_SETTINGS: dict[str, SettingSpec] = {
         metavar="N",
         commands=ALL,
         panel=IMAGES,
+        most=512,
     ),
     "device": SettingSpec(
         parse.text,

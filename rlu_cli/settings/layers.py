@@ -168,6 +168,8 @@ def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:
     value, why = given.value, None
     if not SETTINGS[name].beside:
         why = "a file beside what is under inspection is not the user"
+    elif _orders_work(name, value):
+        why = f"more than {SETTINGS[name].most:,} would take long, and this file is not the user"
     elif name == "model" and isinstance(value, str) and runs_code(value):
         why = "it would run code that the user did not name"
     elif isinstance(value, str) and _reaches_outside(name, value, layer.folder):
@@ -179,6 +181,15 @@ def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:
             why=why,
             hint=f"if you want it, name it on the command line: {SETTINGS[name].give}",
         )
+
+
+def _orders_work(name: str, value: Any) -> bool:
+    """Whether a number is above what a file beside the inspected ones may ask for."""
+    most = SETTINGS[name].most
+    try:
+        return most is not None and SETTINGS[name].parse(value) > most
+    except ValueError:  # said where the value is taken
+        return False
 
 
 def _reaches_outside(name: str, value: str, folder: Path) -> bool:
