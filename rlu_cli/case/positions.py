@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from rlu_cli.checkpoints import Layout, layout_of, named_by
+from rlu_cli.checkpoints import Layout, named_by, shapes_of
 from rlu_cli.errors import InputError, printable
 from rlu_cli.models import possible_layouts
 from rlu_cli.types import Checkpoint
@@ -33,8 +33,8 @@ def with_names(opened: Sequence[Checkpoint], value: Callable[[str], Any]) -> lis
 def _layouts(
     opened: Sequence[Checkpoint], unnamed: Checkpoint, value: Callable[[str], Any]
 ) -> Iterator[Layout]:
-    yield from (layout_of(one.state) for one in opened if one.named)
-    shapes = list(layout_of(unnamed.state).values())
+    yield from (one.state for one in opened if one.named)
+    shapes = list(shapes_of(unnamed.state).values())
     classes = value("classes")
     count = len(classes) if classes else None
     yield from possible_layouts(shapes, value("model"), value("model_args") or {}, count)

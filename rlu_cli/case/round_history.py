@@ -21,7 +21,6 @@ from rlu_cli.case.round_folders import (
 )
 from rlu_cli.checkpoints import (
     Layout,
-    layout_of,
     named_by,
     named_in,
     open_checkpoint,
@@ -102,7 +101,7 @@ def read_history(
     Raises InputError E231 that lists every missing file.
     """
     check_history(folder)
-    reader = _Reader(folder, local.stem, layer, rate, max_bytes, layout_of(current.state))
+    reader = _Reader(folder, local.stem, layer, rate, max_bytes, current.state)
     rounds = earlier_rounds_of(folder, local)
     for number in missing_rounds(folder, local):
         reader.missing.append(f"r{number:03d}/global.pt")

@@ -38,7 +38,7 @@ from rlu_cli.checkpoints.momentum import momentum_buffers, momentum_head
 from rlu_cli.checkpoints.names import is_beside, match_names, plain_name, shapes_of
 from rlu_cli.checkpoints.pair import CheckpointPair, check_pair
 from rlu_cli.checkpoints.plain import plain_state
-from rlu_cli.checkpoints.positional import Layout, layout_of, named_by
+from rlu_cli.checkpoints.positional import Layout, named_by
 from rlu_cli.checkpoints.sniff import sniff, sniff_folder
 from rlu_cli.checkpoints.source import Content, Format, Source, is_folder, open_source
 from rlu_cli.checkpoints.step_counters import batch_norm_counters, counter_changes
@@ -66,7 +66,6 @@ __all__ = [
     "is_beside",
     "joint_layer",
     "layer_parts",
-    "layout_of",
     "match_names",
     "momentum_head",
     "named_by",

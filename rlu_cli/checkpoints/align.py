@@ -36,7 +36,7 @@ def align(pair: CheckpointPair) -> CheckpointPair:
 def _aligned(ours: str, theirs: str) -> str:
     one, other = (printable(prefix, 80) or "nothing" for prefix in (ours, theirs))
     if ours == theirs:
-        return "tensors were matched without the names that wrappers add, or by position"
+        return "tensors were matched without the names that wrappers add"
     return f"names were aligned: {one} in the client's file stands for {other} in the global one"
 
 

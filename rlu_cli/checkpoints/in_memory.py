@@ -38,6 +38,8 @@ def checkpoint_of_state(state: Mapping[str, Tensor], name: str, *, max_bytes: in
         wrappers=found.wrappers,
         prefixes=prefixes,
         narrow=narrow,
+        positional=not found.named,
+        named=found.named,
     )
 
 

@@ -50,13 +50,12 @@ def match_names(first: Shapes, second: Shapes) -> Match:
 
     Names that already agree are kept. Else wrappers' parts ("_orig_mod", "modules_to_save.default")
     are left out wherever they stand, and the pair of prefixes is taken under which most tensors
-    agree in name and shape. Plain numbers stand for positions, in the order of the other's
-    parameters or of all its tensors.
+    agree in name and shape. Plain numbers are no names: `positional.named_by` goes first.
     """
     same = {name: name for name in first if name in second}
     if len(same) == min(len(first), len(second)):
         return Match(same)
-    return _by_position(first, second) or _by_suffix(first, second) or Match(same)
+    return _by_suffix(first, second) or Match(same)
 
 
 def is_beside(name: str, tensor: Tensor) -> bool:
@@ -78,18 +77,6 @@ def plain_name(name: str) -> str:
     """A name without the parts that wrappers put into it: `conv1._orig_mod.weight`."""
     saved = _SAVED.sub("", name)
     return ".".join(part for part in saved.split(".") if part not in _WRAPPERS)
-
-
-def _by_position(first: Shapes, second: Shapes) -> Match | None:
-    """Names "0", "1", … as positions in the other's parameters, or in all its tensors."""
-    numbers = sorted((name for name in first if name.isdecimal()), key=int)
-    if numbers != [str(n) for n in range(len(first))]:
-        return None
-    parameters = [name for name in second if not _BUFFER.search(name)]
-    for order in (parameters, list(second)):
-        if [first[n] for n in numbers] == [second[name] for name in order]:
-            return Match(dict(zip(numbers, order, strict=True)))
-    return None
 
 
 def _by_suffix(first: Shapes, second: Shapes) -> Match | None:

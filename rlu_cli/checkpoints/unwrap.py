@@ -30,6 +30,9 @@ WRAPPERS = (
     "parameters",
     "ndarrays",
 )
+# Keys under which programs send an update instead of a model.
+DELTAS = ("delta", "deltas", "diff", "update", "weight_diff", "model_diff")
+GRADIENTS = ("grad", "grads", "gradient", "gradients")
 PREFIXES = ("module.", "_orig_mod.", "_module.")
 _MAX_DEPTH = 4
 T = TypeVar("T")
@@ -92,13 +95,22 @@ def _find(
         return None
     items = plain_items(held)
     state = tensors(items)
-    for key in (*WRAPPERS, *_only_child(items)):
+    for key in (*WRAPPERS, *_only_child(items), *_updates_in_order(items)):
         if key in state and (len(state) > 1 or len(_shape(state[key])) != 1):
             continue  # a parameter of that name, not a flat vector of all of them
         found = _find(items.get(key), (*wrappers, key), (*outer, items), seen)
         if found is not None:
             return found
-    return Unwrapped(state, wrappers, outer) if state else None
+    numbered = _by_number(state)
+    return Unwrapped(numbered or state, wrappers, outer, not numbered) if state else None
+
+
+def _by_number(state: Mapping[str, Leaf]) -> dict[str, Leaf]:
+    """The tensors in the order of their numbers, if "0", "1", … is all they are named."""
+    if not all(name.isascii() and name.isdecimal() for name in state):
+        return {}
+    names = sorted(state, key=lambda name: (len(name), name))
+    return {n: state[n] for n in names} if names == list(map(str, range(len(names)))) else {}
 
 
 def _in_order(content: Any) -> dict[str, Leaf]:
@@ -145,6 +157,11 @@ def _only_child(items: Mapping[str, Any]) -> list[str]:
             held[id(value)] = is_module(value) or bool(inner and tensors(inner))
     children = [key for key, value in items.items() if held[id(value)]]
     return children if len(children) == 1 else []
+
+
+def _updates_in_order(items: Mapping[str, Any]) -> list[str]:
+    """Keys of updates that are sent as a list or as one flat vector."""
+    return [key for key in (*DELTAS, *GRADIENTS) if _in_order(items.get(key))]
 
 
 def _nothing(content: Any, source: Source) -> InputError:

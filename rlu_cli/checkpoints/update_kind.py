@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlu_cli.checkpoints.names import is_buffer
 from rlu_cli.checkpoints.pair import CheckpointPair
+from rlu_cli.checkpoints.unwrap import DELTAS, GRADIENTS
 
 State = Mapping[str, Tensor]
 
@@ -26,8 +27,8 @@ KINDS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 
 _NAMED = {  # keys under which programs send them
-    **dict.fromkeys(("delta", "deltas", "diff", "update", "weight_diff", "model_diff"), DELTA),
-    **dict.fromkeys(("grad", "grads", "gradient", "gradients"), GRADIENT),
+    **dict.fromkeys(DELTAS, DELTA),
+    **dict.fromkeys(GRADIENTS, GRADIENT),
 }
 _SHORT = 0.35  # length of the sent tensors over the global's, below which they are no weights
 _NEAR = 0.5  # projection of the sent weights on the global's, from which they are nearer to them

@@ -48,17 +48,17 @@ class Architecture:
         nearest = self._nearest(state)
         return mismatch(self._on_meta({}) if nearest is None else nearest[1], state)
 
-    def layout(self, arguments: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of its state dict under these arguments; empty where it has no form."""
+    def layout(self, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Its state dict under these arguments, on the meta device; empty where it has no form."""
         try:
-            return _shapes(self._on_meta(arguments))
+            return self._on_meta(arguments).state_dict()
         except (LookupError, ValueError, ArithmeticError, RuntimeError, TypeError):
             return {}
 
-    def nearest_layout(self, state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]] | None:
-        """Names and shapes of the form that is nearest to `state`; None if there is none."""
+    def nearest_layout(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The state dict of the form that is nearest to `state`; None if there is none."""
         nearest = self._nearest(state)
-        return None if nearest is None else _shapes(nearest[1])
+        return None if nearest is None else nearest[1].state_dict()
 
     def usage(self) -> list[str]:
         """Each option as a user types it: `act=relu|tanh`, `width=1.0`."""
@@ -78,7 +78,3 @@ class Architecture:
         # Shapes only: a hostile state dict must not determine how much memory is allocated.
         with torch.device("meta"):
             return self.build(**arguments)
-
-
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

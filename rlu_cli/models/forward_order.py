@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlu_cli.errors import RluError
+
 _IMAGES = 3  # more than one, as BatchNorm needs
 _MOST_HEADS = 3
 _FIRST = ("logits", "out", "output", "prediction")  # keys of dicts that models return
@@ -73,6 +75,8 @@ def _seen(
         with _unchanged(model), redirect_stdout(sys.stderr), torch.no_grad():
             model.train(training)
             returned = _logits(model(images))
+    except RluError:  # of code that would end the program
+        raise
     except Exception:  # whatever the user's own code raises on images of this size
         return None
     finally:

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from rlu_cli.models.architecture import Architecture
 from rlu_cli.models.reference import build_model
@@ -22,8 +23,8 @@ def possible_layouts(
     model: str | None,
     arguments: Mapping[str, Any],
     classes: int | None,
-) -> Iterator[dict[str, Shape]]:
-    """Names and shapes, in the order of the state dict, of models that the tensors could be of.
+) -> Iterator[dict[str, Tensor]]:
+    """State dicts, in their order, of models that the tensors could be of.
 
     shapes     of the tensors, in their order: all of a model's, its parameters alone, or one vector
     model      as in --model; None for every known architecture
@@ -34,19 +35,41 @@ def possible_layouts(
     the errors of `build_model`.
     """
     if model is not None and model not in ARCHITECTURES:
-        count = shapes[-1][0] if classes is None and len(shapes) > 1 and shapes[-1] else classes
-        built = build_model(model, arguments=arguments, classes=count)
-        yield {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+        yield from _of_built(shapes, model, arguments, classes)
         return
     for name in ARCHITECTURES if model is None else [model]:
         for form in _forms(ARCHITECTURES[name], arguments, classes):
             default = ARCHITECTURES[name].layout(form)
             yield default
-            for names in (list(default), [n for n in default if not n.endswith(_BUFFERS)]):
-                if len(names) == len(shapes):
-                    named = dict(zip(names, map(_empty, shapes), strict=True))
-                    nearest = ARCHITECTURES[name].nearest_layout(named)
-                    yield from () if nearest is None else (nearest,)
+            for named in _as_named(shapes, default):
+                nearest = ARCHITECTURES[name].nearest_layout(named)
+                yield from () if nearest is None else (nearest,)
+
+
+def _of_built(
+    shapes: Sequence[Shape], model: str, arguments: Mapping[str, Any], classes: int | None
+) -> Iterator[dict[str, Tensor]]:
+    """The state dict and the parameters of a model of a package or of the user's own code.
+
+    Then those of the model with its outputs made to fit.
+    """
+    count = shapes[-1][0] if classes is None and len(shapes) > 1 and shapes[-1] else classes
+    built = build_model(model, arguments=arguments, classes=count)
+    yield from _listed(built)
+    for named in _as_named(shapes, built.state_dict()):
+        yield from _listed(build_model(model, state=named, arguments=arguments, classes=count))
+
+
+def _listed(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    yield dict(model.state_dict())
+    yield dict(model.named_parameters())  # tied ones once, and no buffer of whatever name
+
+
+def _as_named(shapes: Sequence[Shape], state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The shapes under the names of a state dict, or of its parameters, if they are as many."""
+    for names in (list(state), [name for name in state if not name.endswith(_BUFFERS)]):
+        if len(names) == len(shapes):
+            yield dict(zip(names, map(_empty, shapes), strict=True))
 
 
 def _forms(
@@ -63,5 +86,5 @@ def _forms(
         yield {**known, **dict(zip(choices, chosen, strict=True)), **arguments}
 
 
-def _empty(shape: Shape) -> torch.Tensor:
+def _empty(shape: Shape) -> Tensor:
     return torch.empty(shape, device="meta")

@@ -13,7 +13,7 @@ from sample_case import sample_states
 from torch import Tensor, nn
 
 from rlu_cli.case.positions import with_names
-from rlu_cli.checkpoints import layout_of, named_by, open_checkpoint
+from rlu_cli.checkpoints import named_by, open_checkpoint
 from rlu_cli.errors import InputError
 from rlu_cli.models import ARCHITECTURES, build_model
 from rlu_cli.types import Checkpoint
@@ -124,5 +124,5 @@ def test_tensors_of_no_known_architecture(form: str, tmp_path: Path) -> None:
 def test_a_layout_of_another_order_does_not_name(tmp_path: Path) -> None:
     before, _ = sample_states()
     _listed(before, tmp_path / "c")
-    backwards = dict(reversed(layout_of(before).items()))
+    backwards = dict(reversed(before.items()))
     assert named_by(open_checkpoint(tmp_path / "c"), backwards) is None
