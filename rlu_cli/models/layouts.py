@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import product
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from rlu_cli.models.architecture import Architecture
 from rlu_cli.models.reference import build_model
+from rlu_cli.models.sources import from_package
 from rlu_cli.models.table import ARCHITECTURES
 
 Shape = tuple[int, ...]
@@ -54,10 +56,22 @@ def _of_built(
     Then those of the model with its outputs made to fit.
     """
     count = shapes[-1][0] if classes is None and len(shapes) > 1 and shapes[-1] else classes
-    built = build_model(model, arguments=arguments, classes=count)
+    built = _sketch(model, arguments, count, None)
     yield from _listed(built)
-    for named in _as_named(shapes, built.state_dict()):
-        yield from _listed(build_model(model, state=named, arguments=arguments, classes=count))
+    fitted = (named for listed in _listed(built) for named in _as_named(shapes, listed))
+    for named in fitted:
+        yield from _listed(_sketch(model, arguments, count, named))
+
+
+def _sketch(
+    model: str,
+    arguments: Mapping[str, Any],
+    classes: int | None,
+    state: Mapping[str, Tensor] | None,
+) -> nn.Module:
+    """The model, without memory where a package builds it: a folder must not say how much."""
+    with torch.device("meta") if from_package(model) else nullcontext():
+        return build_model(model, state=state, arguments=arguments, classes=classes)
 
 
 def _listed(model: nn.Module) -> Iterator[dict[str, Tensor]]:

@@ -72,6 +72,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         panel=ESTIMATE,
         default="auto",
         choices=lambda: EFFORTS,
+        beside=False,
     ),
     "alpha": SettingSpec(
         parse.between(1e-3, 1e6),

@@ -112,6 +112,34 @@ def test_names_come_from_the_user_s_own_model(tmp_path: Path) -> None:
         _same(opened, own.state_dict())
 
 
+OWN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(12))
+        self.body, self.again, self.head = nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 1000)
+        self.again.weight = self.body.weight
+"""
+
+
+def test_parameters_of_a_model_that_knows_one_number_of_classes(tmp_path: Path) -> None:
+    """Tied ones are listed once, buffers of any name not at all, and the outputs are fewer."""
+    (tmp_path / "net.py").write_text(OWN)
+    shapes = {"body.weight": (12, 12), "body.bias": (12,), "again.bias": (12,)}
+    shapes |= {"head.weight": (4, 12), "head.bias": (4,)}
+    parameters = {name: torch.randn(shape) for name, shape in shapes.items()}
+    whole = {"scale": torch.ones(12), **parameters}
+    whole |= {"again.weight": parameters["body.weight"]}
+    order = ["scale", "body.weight", "body.bias", "again.weight", "again.bias"]
+    whole = {name: whole[name] for name in [*order, "head.weight", "head.bias"]}
+    model = f"{tmp_path / 'net.py'}:Net"
+    for sent in (whole, parameters):
+        _same(_opened(tmp_path, (_listed, sent), model=model)[0], sent)
+
+
 @pytest.mark.parametrize("form", WITHOUT_NAMES)
 def test_tensors_of_no_known_architecture(form: str, tmp_path: Path) -> None:
     odd = {"a": torch.zeros(3, 2), "b": torch.zeros(5)}

@@ -112,6 +112,7 @@ def test_standing_inside_what_was_sent_changes_nothing(
         'method = "all"',
         'method = "emulation"',
         "virtual_clients = 10_000",
+        "effort = 'thorough'",
         "draws = 100_000_000",
         "iterations = 10_000",
         "image_size = 4096",

@@ -18,7 +18,13 @@ from torch import Tensor, nn
 import rlu_cli
 from rlu_cli.api.finding import Finding
 from rlu_cli.errors import InputError, UsageError
-from rlu_cli.models import build_model, logit_layers, packaged_model, runs_code
+from rlu_cli.models import (
+    build_model,
+    logit_layers,
+    packaged_model,
+    possible_layouts,
+    runs_code,
+)
 from rlu_cli.models.fingerprints import FINGERPRINTS
 from rlu_cli.simulator.digits import draw_digits
 from rlu_cli.types import Auxiliary
@@ -182,6 +188,18 @@ def test_a_distilled_transformer_of_timm_has_two_output_layers() -> None:
     finding = attacked(before, one_step(model, 32), f"timm:{name}", 32, model_args=size)
     assert finding.case_finding.case.layer == "head + head_dist"
     assert listed(finding) == COUNTS
+
+
+def test_a_folder_says_nothing_about_memory() -> None:
+    """Models whose names tensors without names get are sketched only."""
+    installed("torchvision")
+    for name in ("torchvision:mobilenet_v3_small", "torchvision:swin_t"):
+        model = build_model(name, classes=7)
+        for listed in (model.state_dict(), dict(model.named_parameters())):
+            shapes = [tuple(tensor.shape) for tensor in listed.values()]
+            layouts = list(possible_layouts(shapes, name, {}, None))
+            assert [*listed] in [list(layout) for layout in layouts]
+            assert all(tensor.is_meta for layout in layouts for tensor in layout.values())
 
 
 def test_an_unknown_model_is_refused_with_near_names() -> None:
