@@ -16,6 +16,7 @@ row never import one another. (`tests/test_structure.py` reads the map and holds
     settings                       every setting: its parser, option, default; its value and source
     attacks schemes checkpoints models datasets        families: one method, format, … a file
     numerics hashing ledger        tensors in, tensors out; content hashes; resumable results
+    regular_files                  files that others made: regular ones only, size first
     types                          the values that pass between the steps
     errors                         every way a command can end
 """

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from functools import cache
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, wraps
 from importlib import import_module
 from itertools import pairwise
 from typing import Annotated, Any
@@ -15,13 +17,23 @@ from typer.core import TyperCommand, TyperGroup
 
 from rlu_cli import __version__
 from rlu_cli.commands.format import chosen_format
-from rlu_cli.errors import Exit, InternalError, RluError, UsageError
+from rlu_cli.commands.streams import discard_output, keep_streams
+from rlu_cli.errors import (
+    Exit,
+    InputError,
+    InternalError,
+    RluError,
+    UsageError,
+    from_system,
+    printable,
+)
 
 # A command is one file in commands/ and one line here: its name, and what it does in a sentence.
 COMMANDS = {
     "attack": "Recover how many examples of each class a client trained on.",
     "calibrate": "Estimate how many of a client's labels an update of this model reveals.",
     "inspect": "Show what is in a checkpoint, or in a pair of them; runs no code from it.",
+    "convert": "Write what was read from a checkpoint as safetensors; runs no code from it.",
     "simulate": "Train a federation whose label counts are known, and write every checkpoint.",
     "reproduce": "Run the paper's experiments, and put its figures beside the measured ones.",
     "methods": "List the methods that recover labels, and what each one needs.",
@@ -60,8 +72,42 @@ def load(name: str) -> Any:
     alone = typer.Typer(
         add_completion=False, pretty_exceptions_enable=False, context_settings=_SETTINGS
     )
-    alone.command(name)(getattr(import_module(f"rlu_cli.commands.{name}"), name))
+    alone.command(name)(_held(getattr(import_module(f"rlu_cli.commands.{name}"), name)))
     return typer.main.get_command(alone)
+
+
+def _held(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, which no code that it runs can end: commands themselves never exit so."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        _check_folder()
+        try:
+            command(*args, **kwargs)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as end:
+            raise InputError(
+                "E216",
+                "the code of the model ended the program",
+                why=printable(f"{type(end).__name__}: {end}"),
+                hint="correct the code: a model raises errors, and does not exit",
+            ) from end
+
+    return run
+
+
+def _check_folder() -> None:
+    """Raise InputError E201 where the working directory is gone: PyTorch would abort."""
+    try:
+        os.getcwd()
+    except OSError as problem:
+        raise InputError(
+            "E201",
+            "the working directory is gone",
+            why=printable(problem.strerror),
+            hint="change to a folder that exists and start again",
+        ) from None
 
 
 app = typer.Typer(
@@ -95,23 +141,40 @@ def main() -> None:
     Under `--format json` the error is a JSON object on stdout too.
     """
     chosen_format.set("json" if _asks_for_json(sys.argv) else "table")
+    keep_streams()
     try:
-        app()
+        _run()
     except RluError as error:
         _show(error)
         sys.exit(error.exit_status)
     except SystemExit as end:
         if end.code == Exit.USAGE and chosen_format.get() == "json":
             _print_json(BAD_COMMAND_LINE)  # typer has said on stderr what is wrong
+        if end.code == Exit.INTERRUPTED:  # typer says nothing
+            _say("interrupted")
         raise
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        _say("interrupted")
         sys.exit(Exit.INTERRUPTED)
     except Exception as error:
+        known = from_system(error)
+        if known is not None:
+            _show(known)
+            sys.exit(known.exit_status)
         if os.environ.get("RLU_DEBUG"):
             raise
         _show(InternalError(error))
         sys.exit(Exit.INTERNAL)
+
+
+def _run() -> None:
+    """Run the command, and make sure that what it printed has arrived."""
+    try:
+        app()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
 
 
 BAD_COMMAND_LINE = UsageError(
@@ -130,8 +193,17 @@ def _asks_for_json(words: list[str]) -> bool:
 def _show(error: RluError) -> None:
     if chosen_format.get() == "json":
         _print_json(error)
-    sys.stderr.write(f"{error}\n")
+    _say(str(error))
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # no one listens: the exit status says it
+        sys.stderr.write(f"{text}\n")
 
 
 def _print_json(error: RluError) -> None:
-    sys.stdout.write(json.dumps(error.to_dict(), indent=2) + "\n")
+    try:
+        sys.stdout.write(json.dumps(error.to_dict(), indent=2) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        discard_output()

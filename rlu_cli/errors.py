@@ -6,6 +6,7 @@ version to version (`docs/errors.md` lists them). E1xx is usage, E2xx an input, 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from enum import IntEnum
@@ -33,7 +34,7 @@ def printable(text: object, limit: int = 200) -> str:
     """
     shown = "".join(
         c if unicodedata.category(c) not in _UNSAFE else c.encode("unicode_escape").decode()
-        for c in str(text)
+        for c in str(text)[: limit + 1]  # a text from a file may be as long as the file
     )
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
@@ -98,6 +99,38 @@ class InputError(RluError):
     """A file is missing, unreadable, refused, or does not fit (E2xx)."""
 
     exit_status = Exit.INPUT
+
+
+def from_system(problem: BaseException) -> InputError | None:
+    """What an operating system's refusal that nobody expected says; None for another exception.
+
+    A full disk, a folder that is gone, a closed stream: E201; memory that does not suffice: E209.
+    """
+    text = printable(str(problem).partition("\n")[0])
+    if isinstance(problem, MemoryError) or _MEMORY.search(str(problem)):
+        return InputError(
+            "E209",
+            "the memory of this machine does not suffice",
+            why=text,
+            hint="use fewer or smaller images (--aux-per-class, --image-size), a smaller "
+            "--batch-size, or a machine with more memory",
+        )
+    if isinstance(problem, OSError):
+        named = [printable(n) for n in (problem.filename, problem.filename2) if n is not None]
+        return InputError(
+            "E201",
+            f"cannot read or write {' or '.join(named) or 'a file or a stream'}",
+            why=printable(problem.strerror or text or type(problem).__name__),
+            hint="check that it exists, that you may use it, and that there is space; start again "
+            "from a folder that exists",
+        )
+    return None
+
+
+# How PyTorch and numpy say it: not every one of them raises a MemoryError.
+_MEMORY = re.compile(
+    "not enough memory|can't allocate memory|Unable to allocate|out of memory|bad allocation"
+)
 
 
 class InternalError(RluError):

@@ -48,25 +48,32 @@ class Head:
 
 @dataclass(frozen=True)
 class Setting:
-    """One value the run depends on, and where it came from (`"flag"`, `"RLU_LR"`, a file, …)."""
+    """One value the run depends on, and where it came from (`"flag"`, `"RLU_LR"`, a file, …).
+
+    contradicted  what other files say of it, where one of them was believed
+    """
 
     value: Any
     source: str
+    contradicted: tuple[Setting, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """One checkpoint file, read without running anything in it.
 
-    path      the file
-    sha256    of the whole file
-    format    "torch-zip", "torch-legacy" or "safetensors"
+    path      the file or folder
+    sha256    of the whole file; of a folder's files with their names
+    format    as in the table of formats: "torch-zip", "safetensors", "npz", …
     state     parameters and buffers by name, on the CPU, floating ones in float32 or float64
     wrappers  keys that were opened to reach the state, outermost first, such as ("model",)
     prefixes  name prefixes that were stripped, such as ("module.",)
     facts     settings the file itself tells ("lr", "momentum", …), each with the place it stood in
     narrow    the narrower type that was widened, "float16" or "bfloat16", if any
     momentum  momentum buffers of the optimiser by parameter name, where the file has them
+    objects   classes and functions of Python objects in the file, which were not built
+    positional  whether the file has no names: its tensors are known by their order
+    named     whether the names in `state` are those of a model, not numbers in the file's order
     """
 
     path: Path
@@ -78,6 +85,9 @@ class Checkpoint:
     facts: Mapping[str, Setting] = field(default_factory=dict)
     narrow: str | None = None
     momentum: Mapping[str, Tensor] = field(default_factory=dict)
+    objects: tuple[str, ...] = ()
+    positional: bool = False
+    named: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,11 +122,14 @@ class Outputs:
                 turn, the rows of one class
     logits      (A, N)
     labels      (A,)
+    gates       (A, N) share of the positions at which a ReLU after the output layer, a convolution,
+                lets each class through; None without one
     """
 
     embeddings: Tensor
     logits: Tensor
     labels: Tensor
+    gates: Tensor | None = None
 
     @cached_property
     def probabilities(self) -> Tensor:

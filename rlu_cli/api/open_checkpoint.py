@@ -8,9 +8,9 @@ from rlu_cli.types import Checkpoint
 
 
 def open_checkpoint(path: Weights, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Checkpoint:
-    """Open a checkpoint under inspection: PyTorch (zip or legacy), safetensors, or a state dict.
+    """Open a checkpoint under inspection: a file or folder in a known format, or a state dict.
 
-    path       the file; its format is recognised by content, never by suffix
+    path       file or folder; recognised by content, never by suffix
     max_bytes  largest file, and largest sum of its tensors, in bytes
 
     Raises InputError E201 to E208; nothing in the file is ever run.

@@ -69,6 +69,7 @@ class AttackSettings(_Audit, total=False):
     history: AnyPath
     joint: bool
     effort: Literal["auto", "quick", "standard", "thorough"]
+    update_kind: Literal["auto", "weights", "delta", "minus-delta", "gradient"]
 
 
 class CalibrateSettings(_Audit, total=False):

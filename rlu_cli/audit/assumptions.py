@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rlu_cli.audit.class_label import label
 from rlu_cli.case.batchnorm_counters import INFERRED
 from rlu_cli.case.build import Case
+from rlu_cli.settings.layers import contradictions
 
 
 def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
@@ -15,7 +16,7 @@ def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
     batch     batch size of the training-mode passes
     training  whether the models were evaluated in training mode
     """
-    lines = _epochs_assumed(case)
+    lines = [*_epochs_assumed(case), *contradictions(case.settings)]
     if case.plan.batch_sizes is None:
         lines.append("no batch size: shares only; give --batch-size for counts")
         also = " and training-mode passes" * training
@@ -23,7 +24,7 @@ def assumptions(case: Case, batch: int, *, training: bool) -> list[str]:
         lines += ["not scored: without --batch-size there are no counts"] * (case.truth is not None)
     narrow = sorted({c.narrow for c in case.pair if c.narrow})
     lines += [f"checkpoints in {name}, converted to float32" for name in narrow]
-    lines += [*case.notes, *case.history.notes]
+    lines += [*case.pair.notes, *case.notes, *case.history.notes]
     if case.training.recursion.momentum:
         found = case.velocity is not None
         lines.append(

@@ -15,7 +15,7 @@ from rlu_cli.case.build import Case
 from rlu_cli.case.hypotheses import ACTIVATION, ModelHypothesis
 from rlu_cli.errors import InputError, printable
 from rlu_cli.evidence.model_selection import to_average
-from rlu_cli.models import runs_code
+from rlu_cli.models import names_files
 from rlu_cli.numerics.posterior import Posterior, mixed_posterior
 from rlu_cli.numerics.rounding import round_to_total
 from rlu_cli.types import Recovery
@@ -168,7 +168,7 @@ def _said(kept: Sequence[ModelHypothesis]) -> str:
 
 def _name(one: ModelHypothesis) -> str:
     """Model, activation and scaling; not the path of the user's own code."""
-    named = [] if runs_code(one.model) else [one.model]
+    named = [] if names_files(one.model) else [one.model]
     if ACTIVATION in one.arguments:
         named.append(f"{ACTIVATION}={one.arguments[ACTIVATION]}")
     return printable(" ".join([*named, one.normalise]))

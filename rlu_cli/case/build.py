@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,16 @@ from rlu_cli.case.gather import gather_settings
 from rlu_cli.case.hypotheses import ModelHypothesis, hypotheses, with_images
 from rlu_cli.case.images import images_for
 from rlu_cli.case.memory import earlier_rounds, old_momentum
+from rlu_cli.case.output_layer import find_layer, recognised
+from rlu_cli.case.positions import with_names
 from rlu_cli.case.requirements import check_complete, require_local_training
 from rlu_cli.case.round_history import RoundHistory
+from rlu_cli.case.sent import read_sent
 from rlu_cli.case.truth import load_truth
 from rlu_cli.checkpoints import (
     CheckpointPair,
     CheckpointSource,
     check_pair,
-    find_output_layer,
     open_from,
 )
 from rlu_cli.errors import InputError, RluError, UsageError, printable
@@ -31,6 +33,8 @@ from rlu_cli.settings.layers import Layer
 from rlu_cli.settings.specs import ATTACK, CALIBRATE
 from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
 
+_SHOWN = 4
+NOT_BUILT = "Python objects"  # how the note on them begins
 _SETTINGS_FILES = ("rlu.toml", "[tool.rlu]")  # how the source of a setting from one ends
 
 
@@ -39,7 +43,7 @@ class Case:
     """One pair of checkpoints with everything known about it.
 
     pair        global and client checkpoint
-    layer       name of the output layer
+    layer       name of the output layer, or several, whose mean is the logits, joined by a plus
     settings    values with their sources
     training    the client's local training
     history     the client's earlier rounds
@@ -49,6 +53,7 @@ class Case:
     truth       (N,) int64 true label counts; None if missing
     truth_path  file that `truth` was read from
     notes       notes for the user, in sentences
+    rectified   whether a ReLU stands between the output layer, a 1×1 convolution, and its pooling
     """
 
     pair: CheckpointPair
@@ -62,6 +67,7 @@ class Case:
     truth: Tensor | None
     truth_path: Path | None
     notes: tuple[str, ...] = ()
+    rectified: bool = False
 
     @property
     def plan(self) -> StepPlan:
@@ -78,15 +84,23 @@ def open_sources(
     """Open the global and the client's checkpoint, and gather all settings.
 
     sources  one or two files or state dicts; a single one becomes both sides of the pair
+
+    The client's file is read as its weights, whatever it sent, under the global file's names.
     """
     paths = [source for source in sources if isinstance(source, Path)]
-    limit = gather_settings(flags, paths, None, command)["max_bytes"].value
+    first = gather_settings(flags, paths, None, command)
+    limit = first["max_bytes"].value
     names = ("global state dict", "local state dict")
     opened = [
         open_from(one, name, max_bytes=limit) for one, name in zip(sources, names, strict=False)
     ]
+    opened = with_names(opened, lambda name: first[name].value if name in first else None)
     pair = CheckpointPair(opened[0], opened[-1])
-    return pair, gather_settings(flags, paths, pair, command)
+    settings = gather_settings(flags, paths, pair, command)
+    if len(opened) == 1:
+        return pair, settings
+    pair, decided = read_sent(pair, settings)
+    return pair, {**gather_settings(flags, paths, pair, command), **decided}
 
 
 def build_case(
@@ -115,7 +129,7 @@ def build_case(
         velocity=old_momentum(training, case.pair, value),
         truth=truth,
         truth_path=path,
-        notes=notes,
+        notes=(*case.notes, *notes),
     )
 
 
@@ -143,12 +157,12 @@ def _opened(
     strict: bool,
 ) -> Case:
     """Build the case, except for history, momentum buffer and truth."""
+    pair, settings = recognised(pair, settings)
     value: Callable[[str], Any] = {n: setting.value for n, setting in settings.items()}.get
     training = describe_local_training(value)
-    names = value("classes")
-    classes = len(names) if names else None
-    layer = find_output_layer(pair.before.state, layer=value("layer"), classes=classes)
-    pair = replace(pair, layer=layer)
+    pair, rectified = find_layer(pair, value, aux)
+    assert pair.layer is not None
+    layer = pair.layer
     if pair.before is not pair.after:  # fail before reading any image
         check_pair(pair)
     _check_class_weights(training, len(pair.heads[0].weight))
@@ -160,6 +174,7 @@ def _opened(
     return Case(
         pair=pair,
         layer=layer,
+        rectified=rectified,
         settings=settings,
         training=training,
         history=RoundHistory(),
@@ -168,7 +183,26 @@ def _opened(
         auxiliary=auxiliary,
         truth=None,
         truth_path=None,
+        notes=tuple(_remarks(pair)),
     )
+
+
+def _remarks(pair: CheckpointPair) -> Iterator[str]:
+    """Sentences on how each file was read, where it is no plain state dict."""
+    sides = {"global": pair.before, "client's": pair.after}
+    if pair.before is pair.after:
+        del sides["client's"]
+    for side, one in sides.items():
+        if one.positional:
+            yield (
+                f"the {side} file has no names: its tensors were taken in the order of the "
+                "model's state_dict()"
+            )
+        if one.objects:
+            shown = ", ".join(printable(name, 80) for name in one.objects[:_SHOWN])
+            more = len(one.objects) - _SHOWN
+            also = "" if more <= 0 else f" and {more} more"
+            yield f"{NOT_BUILT} in the {side} file were not built: {shown}{also}"
 
 
 def _check_class_weights(training: LocalTraining, classes: int) -> None:
@@ -197,7 +231,9 @@ def _truth(
     if path is None:
         return None, None, ()
     try:
-        return load_truth(path, case.auxiliary.class_names, case.plan.total), path, ()
+        plan = case.plan
+        passes = plan.passes if plan.whole else 1
+        return load_truth(path, case.auxiliary.class_names, plan.total, passes), path, ()
     except RluError as unfit:
         if named:
             raise

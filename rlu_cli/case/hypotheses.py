@@ -18,7 +18,6 @@ ACTIVATION = "act"
 
 # Prior of the first activation listed, which is relu; the others share the rest evenly.
 _USUAL = 0.8
-_USUAL_OF_FIXED = 0.99  # where the names are those of a published package
 
 # Prior of the input scalings, those that are nearly alike or for one kind of image being less.
 _SCALINGS = {
@@ -118,14 +117,15 @@ def _recognised(checkpoint: Checkpoint) -> list[str]:
 def _activations(name: str, arguments: Mapping[str, Any]) -> list[tuple[dict[str, Any], float]]:
     """The given arguments, with each known activation of the architecture if none is given.
 
-    Each with its prior.
+    Each with its prior. A published package's architecture has the activation of its own.
     """
     known = name in ARCHITECTURES and ARCHITECTURES[name].options.get(ACTIVATION)
     if not known or ACTIVATION in arguments:
         return [(dict(arguments), 1.0)]
-    usual = _USUAL_OF_FIXED if ARCHITECTURES[name].fixed else _USUAL
-    rest = (1 - usual) / (len(known) - 1)
+    if ARCHITECTURES[name].fixed:
+        return [({**arguments, ACTIVATION: known[0]}, 1.0)]
+    rest = (1 - _USUAL) / (len(known) - 1)
     return [
-        ({**arguments, ACTIVATION: choice}, rest if number else usual)
+        ({**arguments, ACTIVATION: choice}, rest if number else _USUAL)
         for number, choice in enumerate(known)
     ]

@@ -10,7 +10,7 @@ from rlu_cli.case.auxiliary import NOISE, load_auxiliary, noise_auxiliary
 from rlu_cli.case.hypotheses import ModelHypothesis
 from rlu_cli.checkpoints import CheckpointPair
 from rlu_cli.errors import InputError, UsageError
-from rlu_cli.models import input_shape, runs_code
+from rlu_cli.models import ARCHITECTURES, input_shape
 from rlu_cli.types import Auxiliary, Checkpoint
 
 
@@ -84,6 +84,6 @@ def _fitting(auxiliary: Auxiliary, classes: int) -> Auxiliary:
 def _input_shape(
     checkpoint: Checkpoint, hypothesis: ModelHypothesis, classes: int
 ) -> tuple[int, int | None]:
-    own_code = runs_code(hypothesis.model)
-    model = hypothesis.build(checkpoint, classes) if own_code else hypothesis.model
+    known = hypothesis.model in ARCHITECTURES
+    model = hypothesis.model if known else hypothesis.build(checkpoint, classes)
     return input_shape(model, checkpoint.state)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rlu_cli.errors import InputError, printable
+from rlu_cli.regular_files import read_regular
 
 _ROUND = re.compile(r"r(\d{1,6})")
-_FORMATS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
-_MAX_JSON = 2**24
+_FORMATS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")
+_MAX_JSON = 2**22
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,7 @@ def round_record(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        if path.stat().st_size > _MAX_JSON:
-            raise ValueError("it is too large")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, _MAX_JSON))
     except (OSError, ValueError, RecursionError) as problem:
         raise InputError(
             "E231",

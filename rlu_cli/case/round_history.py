@@ -19,10 +19,18 @@ from rlu_cli.case.round_folders import (
     round_record,
     took_part,
 )
-from rlu_cli.checkpoints import open_checkpoint, read_head
+from rlu_cli.checkpoints import (
+    Layout,
+    named_by,
+    named_in,
+    open_checkpoint,
+    read_head,
+)
 from rlu_cli.errors import InputError, printable
 from rlu_cli.schemes import Round, derived_server_value
 from rlu_cli.types import Checkpoint, Head
+
+_SHOWN = 1000
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class _Reader:
     layer: str
     rate: float
     max_bytes: int
+    layout: Layout
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -62,7 +71,10 @@ class _Reader:
         if file is None:
             self.lacks(folder, stem)
             return None
-        return read_head(open_checkpoint(file, max_bytes=self.max_bytes).state, self.layer)
+        opened = open_checkpoint(file, max_bytes=self.max_bytes)
+        if not opened.named:
+            opened = named_by(opened, self.layout) or opened
+        return read_head(opened.state, named_in(opened.state, self.layer))
 
 
 def read_history(
@@ -89,7 +101,7 @@ def read_history(
     Raises InputError E231 that lists every missing file.
     """
     check_history(folder)
-    reader = _Reader(folder, local.stem, layer, rate, max_bytes)
+    reader = _Reader(folder, local.stem, layer, rate, max_bytes, current.state)
     rounds = earlier_rounds_of(folder, local)
     for number in missing_rounds(folder, local):
         reader.missing.append(f"r{number:03d}/global.pt")
@@ -165,10 +177,16 @@ def _all_took_part(record: dict[str, Any]) -> bool:
 def _raise_missing(reader: _Reader) -> None:
     """Raise InputError E231 that lists every missing file, if there is any."""
     if reader.missing:
+        more = len(reader.missing) - _SHOWN
         raise InputError(
             "E231",
             f"files are missing from the history in {printable(reader.folder)}",
-            facts=[("missing", ", ".join(reader.missing))],
+            facts=[
+                (
+                    "missing",
+                    ", ".join(reader.missing[:_SHOWN]) + (f"  ({more:,} more)" if more > 0 else ""),
+                )
+            ],
             why="under this scheme, a client's update depends on its earlier rounds",
             hint="add them (docs/history.md describes each); a round without the client needs its "
             "global.pt and a round.json that does not list the client",

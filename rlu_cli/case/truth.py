@@ -14,25 +14,33 @@ import torch
 from torch import Tensor
 
 from rlu_cli.errors import InputError, UsageError, printable
+from rlu_cli.regular_files import read_regular
 
-_MAX_BYTES = 2**26
+_MAX_BYTES = 2**22  # a million classes take less
 
 
-def load_truth(path: Path, class_names: Sequence[str], total: int | None) -> Tensor:
+def load_truth(
+    path: Path, class_names: Sequence[str], total: int | None, passes: int = 1
+) -> Tensor:
     """Read counts (N,) int64: a JSON list, `{class: count}`, `{"counts": …}`, or CSV `class,count`.
 
     class_names  classes in the order of the output layer
     total        K according to the settings; None if |B| is unknown
+    passes       full passes over the client's samples: counts of its own samples, K / passes in
+                 all, count that often
 
     Raises InputError E201 if the file cannot be read, UsageError E104 if its format is unknown,
     InputError E230 if it does not fit the classes or K.
     """
     content = _parsed(path, _text(path))
     counts = _counts(path, content, class_names)
+    if passes > 1 and total is not None and sum(counts) * passes == total:
+        counts = [count * passes for count in counts]
     if total is not None and sum(counts) != total:
         raise InputError(
             "E230",
-            f"truth in {printable(path)} has {sum(counts)} labels, the settings imply {total}",
+            f"truth in {printable(path)} has {sum(counts)} labels, the settings imply {total}"
+            + f", or {total // passes} in each of {passes} passes" * (passes > 1),
             hint="check --epochs, --batch-size and --samples: they determine how many labels the "
             "update contains",
         )
@@ -41,9 +49,8 @@ def load_truth(path: Path, class_names: Sequence[str], total: int | None) -> Ten
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise OSError(f"over {_MAX_BYTES:,} bytes")
-        return path.read_text(encoding="utf-8-sig")  # spreadsheets prepend a byte-order mark
+        # Spreadsheets prepend a byte-order mark.
+        return read_regular(path, _MAX_BYTES).decode("utf-8-sig")
     except (OSError, ValueError) as problem:  # no such name, or not UTF-8
         raise InputError(
             "E201",
@@ -63,7 +70,11 @@ def _parsed(path: Path, text: str) -> Any:
 def _table(path: Path, text: str) -> dict[str, Any]:
     """CSV `class,count`, with or without a header."""
     try:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if row]
+        rows = [
+            [cell.strip() for cell in row]
+            for row in csv.reader(io.StringIO(text, newline=""))
+            if row
+        ]
     except csv.Error:
         raise _unknown(path) from None
     if any(len(row) != 2 for row in rows):

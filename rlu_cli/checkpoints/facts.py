@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rlu_cli.checkpoints.unwrap import plain_items
+from rlu_cli.checkpoints.pickle_values import entries
 from rlu_cli.errors import printable
 from rlu_cli.types import Setting
 
@@ -76,8 +76,9 @@ def _places(
             yield from _groups(key, items.get(key))
     for items in outer:
         for key in _HYPER_PARAMETERS:
-            if isinstance(items.get(key), dict):
-                yield f"{key}.", plain_items(items[key]), _OF_TRAINER
+            held = entries(items.get(key))  # a dict, a Namespace or another object with attributes
+            if held is not None:
+                yield f"{key}.", held, _OF_TRAINER
         yield "", items, _OF_TRAINER
 
 
@@ -94,17 +95,15 @@ def _groups(key: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any], _Tab
 
 
 def _settings(group: dict[Any, Any]) -> dict[str, Any]:
-    items = plain_items(group)
-    return {name: items[name] for name in _OF_OPTIMISER if isinstance(items.get(name), int | float)}
+    return {name: group[name] for name in _OF_OPTIMISER if isinstance(group.get(name), int | float)}
 
 
 def _adaptive(outer: Sequence[Mapping[str, Any]], file_name: str) -> dict[str, Setting]:
     """The optimiser, where its state is that of Adam or AdamW."""
     for key, optimiser in _optimisers(outer):
-        group = plain_items(_first_group(optimiser))
+        group = _first_group(optimiser)
         moments = any(
-            isinstance(one, dict) and _MOMENTS in plain_items(one)
-            for one in _values(plain_items(optimiser).get("state"))
+            isinstance(one, dict) and _MOMENTS in one for one in _values(optimiser.get("state"))
         )
         if "betas" in group or moments:
             name = "adamw" if group.get("decoupled_weight_decay") is True else "adam"
@@ -116,7 +115,7 @@ def _adaptive(outer: Sequence[Mapping[str, Any]], file_name: str) -> dict[str, S
 def _scheduled(outer: Sequence[Mapping[str, Any]], file_name: str) -> dict[str, Setting]:
     """That the learning rate followed a schedule, and what shows it."""
     for key, optimiser in _optimisers(outer):
-        group = plain_items(_first_group(optimiser))
+        group = _first_group(optimiser)
         first, last = group.get("initial_lr"), group.get("lr")
         if _positive(first) and _positive(last) and first != last:
             where = f"{file_name}: {key}.param_groups[0].initial_lr"
@@ -141,7 +140,7 @@ def _optimisers(outer: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[
 
 
 def _first_group(optimiser: dict[Any, Any]) -> dict[Any, Any]:
-    groups = plain_items(optimiser).get("param_groups")
+    groups = optimiser.get("param_groups")
     first = groups[0] if isinstance(groups, list) and groups else None
     return first if isinstance(first, dict) else {}
 

@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from rlu_cli.checkpoints.names import plain_name
 from rlu_cli.checkpoints.unwrap import PREFIXES
 from rlu_cli.errors import InputError, printable
 from rlu_cli.types import Head
@@ -18,7 +20,7 @@ State = Mapping[str, Tensor]
 _OUTPUT_NAMES = frozenset(
     {"classifier", "classifiers", "classification_head", "fc", "fc_out", "final", "head", "heads"}
     | {"last", "last_layer", "linear", "lm_head", "logits", "out", "output", "output_layer"}
-    | {"prediction_head", "predictions"}
+    | {"prediction_head", "predictions", "score"}
 )
 # Parts of names of layers with a 2-D weight that give no logits.
 _NO_OUTPUT = re.compile(
@@ -26,6 +28,7 @@ _NO_OUTPUT = re.compile(
     re.IGNORECASE,
 )
 _SHOWN = 8
+JOINT = "+"  # between the names of layers whose mean is the logits
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,17 @@ def find_output_layer(state: State, *, layer: str | None = None, classes: int | 
     """Name of the layer that gives the logits, such as "fc3" or "classifier.6".
 
     state    parameters and buffers by name, in module order
-    layer    the user's choice: with or without ".weight" and wrappers' prefixes
+    layer    the user's choice: with or without ".weight" and wrappers' prefixes; several whose mean
+             is the logits are joined by a plus, "head + head_dist"
     classes  number of auxiliary classes, if known; it decides only where several layers remain
 
     A model that is one bare linear layer has the name "". Raises E210 when no layer or several fit,
     E211 for a layer with one output.
     """
-    name = _search(state, classes) if layer is None else _named(state, layer)
+    if layer is None:
+        name = _search(state, classes)
+    else:
+        name = joint_layer([_named(state, part) for part in layer_parts(layer)])
     if read_head(state, name).weight.shape[0] == 1:
         raise InputError(
             "E211",
@@ -73,11 +80,33 @@ def find_output_layer(state: State, *, layer: str | None = None, classes: int | 
     return name
 
 
+def layer_parts(layer: str) -> tuple[str, ...]:
+    """The layers that "head + head_dist" stands for."""
+    return tuple(part.strip() for part in layer.split(JOINT))
+
+
+def joint_layer(parts: Sequence[str]) -> str:
+    """The name of several layers whose mean is the logits."""
+    return f" {JOINT} ".join(parts)
+
+
 def read_head(state: State, layer: str) -> Head:
     """Weight (N, L) and bias (N,) of `layer`; the bias is None for a layer without one.
 
-    A 1×1 convolution (N, L, 1, 1) is read as the linear layer it is.
+    A 1×1 convolution (N, L, 1, 1) is read as the linear layer it is. Of k layers whose mean is the
+    logits, the weights stand side by side, (N, ΣL), and the biases are added: the embedding that
+    belongs to them is that of each layer, divided by k, and both then move as those of one layer.
     """
+    heads = [_read_one(state, part) for part in layer_parts(layer)]
+    first, *others = heads
+    if not others:
+        return first
+    biases = [head.bias for head in heads if head.bias is not None]
+    bias = torch.stack(biases).sum(0) if len(biases) == len(heads) else None
+    return Head(torch.cat([head.weight for head in heads], 1), bias)
+
+
+def _read_one(state: State, layer: str) -> Head:
     weight = state.get(_key(layer, "weight"))
     if weight is None:
         raise _not_found(state, f"there is no layer {printable(layer)}", layer)
@@ -88,6 +117,18 @@ def read_head(state: State, layer: str) -> Head:
         raise _not_found(state, f"{printable(layer)} is no linear layer: weight {shape}", layer)
     bias = state.get(_key(layer, "bias"))
     return Head(weight, bias if bias is not None and bias.shape == weight.shape[:1] else None)
+
+
+def named_in(state: State, layer: str) -> str:
+    """The layer's name in another file of the same model: its own, or the only one that ends so."""
+    return joint_layer([_named_in(state, part) for part in layer_parts(layer)])
+
+
+def _named_in(state: State, layer: str) -> str:
+    if _key(layer, "weight") in state:
+        return layer
+    ends = [n.removesuffix(".weight") for n in state if plain_name(n).endswith(f".{layer}.weight")]
+    return ends[0] if len(ends) == 1 else layer
 
 
 def _key(layer: str, parameter: str) -> str:
@@ -114,6 +155,9 @@ def _search(state: State, classes: int | None) -> str:
     )
     if len(best) > 1 and classes is not None:
         best = [layer for layer in best if layer.outputs == classes] or best
+    best = _distinct(state, best)
+    if len(best) > 1:
+        best = [one for one in best if not _feeds(one, [o for o in layers if o != one])] or best
     if len(best) > 1 and _is_series(best):
         best = best[-1:]
     if len(best) == 1:
@@ -137,6 +181,16 @@ def _linear_layers(state: State) -> list[_Layer]:
 def _feeds(layer: _Layer, later: Sequence[_Layer]) -> bool:
     """Hidden layers are followed by a layer that takes as many inputs as they have outputs."""
     return any(layer.outputs == other.inputs for other in later)
+
+
+def _distinct(state: State, layers: Sequence[_Layer]) -> list[_Layer]:
+    """The layers without those whose weight is another one's: they are tied, and one."""
+    kept: list[_Layer] = []
+    for layer in layers:
+        weight = state[_key(layer.name, "weight")]
+        if not any(torch.equal(weight, state[_key(one.name, "weight")]) for one in kept):
+            kept.append(layer)
+    return kept
 
 
 def _likeliest(layers: Sequence[_Layer]) -> list[_Layer]:

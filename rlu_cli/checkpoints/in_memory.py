@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from rlu_cli.checkpoints.plain import plain_state
-from rlu_cli.checkpoints.source import Source
+from rlu_cli.checkpoints.source import Content, Source
 from rlu_cli.checkpoints.unwrap import strip_prefixes, unwrap
 from rlu_cli.types import Checkpoint
 
@@ -27,9 +27,9 @@ def checkpoint_of_state(state: Mapping[str, Tensor], name: str, *, max_bytes: in
     Raises InputError E205 to E208 as `open_checkpoint` does.
     """
     source = Source(Path(name), io.BytesIO(), 0, max_bytes)
-    found = unwrap(dict(state), source)
-    plain, prefixes = strip_prefixes(found.state)
-    plain, narrow = plain_state(plain, source)
+    found = unwrap(Content(dict(state)), source)
+    leaves, prefixes = strip_prefixes(found.state)
+    plain, narrow = plain_state(leaves, source)
     return Checkpoint(
         path=source.path,
         sha256=_digest(plain),
@@ -38,6 +38,8 @@ def checkpoint_of_state(state: Mapping[str, Tensor], name: str, *, max_bytes: in
         wrappers=found.wrappers,
         prefixes=prefixes,
         narrow=narrow,
+        positional=not found.named,
+        named=found.named,
     )
 
 

@@ -23,11 +23,13 @@ class CheckpointPair:
     before  the global checkpoint
     after   the client's checkpoint
     layer   name of the output layer; None while it is not known
+    notes   how the files were read as a pair, in sentences
     """
 
     before: Checkpoint
     after: Checkpoint
     layer: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Checkpoint]:
         return iter((self.before, self.after))

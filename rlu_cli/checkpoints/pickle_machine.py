@@ -1,6 +1,6 @@
-"""Stack machine of the pickle scan: inert values, and a record of what the pickle needs.
+"""Stack machine that follows a pickle: inert values, and a record of what the pickle names.
 
-Nothing is imported, called or allocated; functions are names, tensors are opaque.
+Nothing is imported, called or allocated for the file; functions are names, objects are opaque.
 """
 
 from __future__ import annotations
@@ -9,78 +9,58 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_OPCODES = 4_000_000
-# Tuples can be dictionary keys; hashing a deep one overflows the C stack, hashing one that repeats
-# itself takes exponential time. Their total size, repetitions counted, is therefore bounded.
-_MAX_TUPLE = 10_000
+from rlu_cli.checkpoints.pickle_values import Fetch, Stored, Tuple
+
+MAX_OPCODES = 1_000_000
+MAX_TEXT = 64 * 2**20  # all names and short texts, in bytes
+_MAX_TUPLE = 100_000
 
 
 class ScanLimit(Exception):
     """The pickle is larger than any list of tensors."""
 
 
-@dataclass(frozen=True)
-class Stored:
-    """One storage the pickle declares: its key, its size and that of an element, in bytes."""
-
-    key: str
-    nbytes: int
-    element: int
-
-
 @dataclass
 class Scan:
-    """What a pickle would do.
+    """What a pickle holds.
 
-    protocol  of the pickle
     foreign   globals that plain tensors do not need, in order of appearance
-    unplain   tensors it builds that are not plain: "quantised tensors", …
     misuse    its first operation that no program uses to save tensors
-    storages  the storages it declares
-    value     the final object, if that is a number or a string
+    storages  the storages it declares, by key
+    value     the final object, of inert values
     """
 
-    protocol: int = 0
     foreign: dict[str, None] = field(default_factory=dict)
-    unplain: dict[str, None] = field(default_factory=dict)
     misuse: str = ""
-    storages: list[Stored] = field(default_factory=list)
-    value: int | str | None = None
-
-
-@dataclass(frozen=True)
-class Global:
-    """A function or class, by its name."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Called:
-    """The result of a call of an allowed global."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Tuple:
-    """A tuple; `weight` counts all nested items, each as often as it occurs."""
-
-    items: tuple[Any, ...]
-    weight: int
-
-
-OPAQUE = object()
+    storages: dict[str, Stored] = field(default_factory=dict)
+    value: Any = None
 
 
 @dataclass
 class Machine:
-    """A pickle's stack, the stacks below its marks, and its memo."""
+    """A pickle's stack, the stacks below its marks, its memo, and what it has spent so far.
+
+    fetch  how the bytes of its storages are read later
+    steps  opcodes followed and items copied
+    text   bytes of text kept
+    """
 
     scan: Scan
+    fetch: Fetch
     stack: list[Any] = field(default_factory=list)
     below: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
+    steps: int = 0
+    text: int = 0
+
+    def spend(self, steps: int, text: int = 0) -> None:
+        """Raises ScanLimit when the budget of steps or of text is used up."""
+        self.steps += steps
+        self.text += text
+        if self.steps > MAX_OPCODES:
+            raise ScanLimit(f"its pickle has more than {MAX_OPCODES:,} steps")
+        if self.text > MAX_TEXT:
+            raise ScanLimit(f"the names in its pickle have more than {MAX_TEXT:,} bytes")
 
     def mark(self) -> None:
         self.below.append(self.stack)

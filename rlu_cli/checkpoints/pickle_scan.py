@@ -1,87 +1,59 @@
-"""Static scan of a pickle: its opcodes are followed, never executed.
+"""Follow a pickle without unpickling: its opcodes move inert values, and run nothing.
 
-The globals that a file needs and the storages that it declares are thus known before torch opens
-the file.
+An object of a class that is not known becomes an opaque leaf; the tensors beside it are still read.
 """
 
 from __future__ import annotations
 
-import pickletools
+import io
 import warnings
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
-from rlu_cli.checkpoints.pickle_calls import call, stored_as
-from rlu_cli.checkpoints.pickle_globals import CALLED, NAMED, UNPLAIN
-from rlu_cli.checkpoints.pickle_machine import (
-    MAX_OPCODES,
-    OPAQUE,
-    Called,
-    Global,
-    Machine,
-    Scan,
-    ScanLimit,
-    Tuple,
-)
-
-MAX_PICKLE_BYTES = 64 * 2**20
+from rlu_cli.checkpoints.pickle_calls import KNOWN, call, put, set_state, stored_as
+from rlu_cli.checkpoints.pickle_machine import Machine, Scan, ScanLimit
+from rlu_cli.checkpoints.pickle_opcodes import opcodes
+from rlu_cli.checkpoints.pickle_values import Fetch, Global, Opaque, Stored, Tuple
 
 
-def scan_pickle(file: BinaryIO) -> Scan:
-    """Scan one pickle of `file`, and leave `file` at the pickle's end.
+def scan_pickle(stream: io.BytesIO, fetch: Fetch) -> Scan:
+    """Follow one pickle of `stream`, and leave `stream` at the pickle's end.
+
+    fetch  reads the bytes of a storage when a tensor of the result is wanted
 
     Raises ScanLimit above the limits and any exception on invalid data, unless foreign globals were
-    found before: they alone are reason to refuse the file.
+    found before: what they are is then the better reason to refuse the file.
     """
-    machine = Machine(Scan())
+    machine = Machine(Scan(), fetch)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pickletools, on odd escapes in names
-            _follow(machine, file)
+            for name, arg in opcodes(stream, machine):
+                _HANDLERS[name](machine, arg)
+        (machine.scan.value,) = machine.stack or [None]
+    except ScanLimit:
+        raise
     except Exception:
         if not machine.scan.foreign:
             raise
     return machine.scan
 
 
-def _follow(machine: Machine, file: BinaryIO) -> None:
-    for count, (opcode, arg, _) in enumerate(pickletools.genops(file)):
-        if count > MAX_OPCODES:
-            raise ScanLimit(f"its pickle has more than {MAX_OPCODES:,} opcodes")
-        handler = _HANDLERS.get(opcode.name)
-        if handler is None:
-            _move(machine, opcode, arg)
-        else:
-            handler(machine, arg)
-    (value,) = machine.stack or [None]
-    machine.scan.value = value if isinstance(value, int | str) else None
+def _push(machine: Machine, arg: Any) -> None:
+    machine.stack.append(arg)
 
 
-def _move(machine: Machine, opcode: pickletools.OpcodeInfo, arg: Any) -> None:
-    """Opcodes that only push or drop values, as `pickletools` describes them."""
-    needs = [kind.name for kind in opcode.stack_before]
-    if "mark" in needs:
-        machine.pop_to_mark()
-        needs = needs[: needs.index("mark")]
-    if opcode.name in _FILLS:
-        machine.pop_last(len(needs) - 1)
-        return
-    if opcode.name != "STOP":
-        machine.pop_last(len(needs))
-    made = OPAQUE if needs or arg is None else arg
-    machine.stack.extend(made for _ in opcode.stack_after)
+def _value(value: Any) -> Callable[[Machine, Any], None]:
+    return lambda machine, _: machine.stack.append(value)
 
 
-_FILLS = frozenset({"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"})
+def _nothing(machine: Machine, _: Any) -> None:
+    """PROTO, FRAME, STOP and the like move no value."""
 
 
-def _protocol(machine: Machine, arg: int) -> None:
-    machine.scan.protocol = max(machine.scan.protocol, arg)
-
-
-def _text(machine: Machine, arg: str) -> None:
+def _text(machine: Machine, arg: Any) -> None:
     """Python 2 text, whose encoding is not stated: torch could decode it to another name."""
-    if not arg.isascii():
+    if isinstance(arg, str) and not arg.isascii():
         machine.object_to("it holds Python 2 text that is not ASCII")
     machine.stack.append(arg)
 
@@ -90,14 +62,23 @@ def _recall(machine: Machine, arg: int) -> None:
     machine.stack.append(machine.memo[arg])
 
 
-def _duplicate(machine: Machine, _: None) -> None:
+def _duplicate(machine: Machine, _: Any) -> None:
     machine.stack.append(machine.stack[-1])
 
 
+def _pop(machine: Machine, _: Any) -> None:
+    if machine.stack:
+        machine.stack.pop()
+    else:
+        machine.pop_to_mark()
+
+
+def _pop_mark(machine: Machine, _: Any) -> None:
+    machine.pop_to_mark()
+
+
 def _name(machine: Machine, name: str) -> None:
-    if name in UNPLAIN:
-        machine.scan.unplain[UNPLAIN[name]] = None
-    elif name not in CALLED and name not in NAMED:
+    if name not in KNOWN:
         machine.scan.foreign[name] = None
     machine.stack.append(Global(name))
 
@@ -106,10 +87,12 @@ def _global(machine: Machine, arg: str) -> None:
     _name(machine, arg.replace(" ", ".", 1))
 
 
-def _stack_global(machine: Machine, _: None) -> None:
+def _stack_global(machine: Machine, _: Any) -> None:
     parts = machine.pop_last(2)
     known = all(isinstance(part, str) for part in parts)
-    _name(machine, ".".join(parts) if known else "(a name the file computes)")
+    name = ".".join(parts) if known else "(a name the file computes)"
+    machine.spend(0, len(name))
+    _name(machine, name)
 
 
 def _registered(machine: Machine, arg: int) -> None:
@@ -119,10 +102,10 @@ def _registered(machine: Machine, arg: int) -> None:
 def _instance(machine: Machine, arg: str) -> None:
     machine.pop_to_mark()
     _global(machine, arg)
-    call(machine, machine.pop_last(1)[0], None)
+    machine.stack.append(call(machine, machine.pop_last(1)[0], None))
 
 
-def _marked_tuple(machine: Machine, _: None) -> None:
+def _marked_tuple(machine: Machine, _: Any) -> None:
     machine.push_tuple(machine.pop_to_mark())
 
 
@@ -130,43 +113,111 @@ def _short_tuple(count: int) -> Callable[[Machine, Any], None]:
     return lambda machine, _: machine.push_tuple(machine.pop_last(count))
 
 
-def _reduce(machine: Machine, _: None) -> None:
+def _empty_list(machine: Machine, _: Any) -> None:
+    machine.stack.append([])
+
+
+def _marked_list(machine: Machine, _: Any) -> None:
+    items = machine.pop_to_mark()  # first: it brings back the stack below
+    machine.stack.append(items)
+
+
+def _empty_dict(machine: Machine, _: Any) -> None:
+    machine.stack.append({})
+
+
+def _marked_dict(machine: Machine, _: Any) -> None:
+    made: dict[Any, Any] = {}
+    _enter(machine, made, machine.pop_to_mark())
+    machine.stack.append(made)
+
+
+def _append(machine: Machine, _: Any) -> None:
+    _extend(machine, machine.pop_last(1))
+
+
+def _appends(machine: Machine, _: Any) -> None:
+    _extend(machine, machine.pop_to_mark())
+
+
+def _extend(machine: Machine, items: list[Any]) -> None:
+    target = machine.stack[-1]
+    if isinstance(target, list):
+        target.extend(items)
+    elif not isinstance(target, Opaque):
+        machine.object_to("it appends to something that is no list")
+
+
+def _set_item(machine: Machine, _: Any) -> None:
+    _enter(machine, machine.stack[-3], machine.pop_last(2))
+
+
+def _set_items(machine: Machine, _: Any) -> None:
+    items = machine.pop_to_mark()
+    _enter(machine, machine.stack[-1], items)
+
+
+def _enter(machine: Machine, target: Any, items: list[Any]) -> None:
+    if isinstance(target, Opaque):
+        target.items = {} if target.items is None else target.items
+        target = target.items
+    if not isinstance(target, dict) or len(items) % 2:
+        machine.object_to("it sets an entry of something that is no dict")
+        return
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        put(target, key, value)
+
+
+def _reduce(machine: Machine, _: Any) -> None:
     function, args = machine.pop_last(2)
-    call(machine, function, args)
+    machine.stack.append(call(machine, function, args))
 
 
 def _new_object(extra: int) -> Callable[[Machine, Any], None]:
-    def run(machine: Machine, _: None) -> None:
-        call(machine, machine.pop_last(2 + extra)[0], None)
+    def run(machine: Machine, _: Any) -> None:
+        machine.stack.append(call(machine, machine.pop_last(2 + extra)[0], None))
 
     return run
 
 
-def _old_object(machine: Machine, _: None) -> None:
-    call(machine, machine.pop_to_mark()[0], None)
+def _old_object(machine: Machine, _: Any) -> None:
+    items = machine.pop_to_mark()
+    machine.stack.append(call(machine, items[0], None))
 
 
-def _build(machine: Machine, _: None) -> None:
-    machine.pop_last(1)
-    target = machine.stack[-1]
-    if isinstance(target, Called) and target.name != "collections.OrderedDict":
-        machine.object_to(f"it sets attributes of a {target.name}")
+def _build(machine: Machine, _: Any) -> None:
+    (state,) = machine.pop_last(1)
+    set_state(machine, machine.stack[-1], state)
 
 
 def _persistent(machine: Machine, _: Any) -> None:
     (key,) = machine.pop_last(1)
     stored = stored_as(key.items) if isinstance(key, Tuple) else None
-    if stored is None:
+    if isinstance(stored, Stored):
+        known = machine.scan.storages.setdefault(stored.key, stored)
+        if known.nbytes != stored.nbytes:
+            machine.object_to("it declares two sizes for one storage")
+    elif stored is None:
         machine.object_to("it declares a storage in an unusual way")
-    else:
-        machine.scan.storages.append(stored)
-    machine.stack.append(stored or OPAQUE)
+    machine.stack.append(stored or Opaque("a storage"))
 
 
-_HANDLERS: dict[str, Callable[[Machine, Any], None]] = {
-    "PROTO": _protocol,
+_Handler = Callable[[Machine, Any], None]
+_HANDLERS: dict[str, _Handler] = {
+    **dict.fromkeys(("PROTO", "FRAME", "STOP", "READONLY_BUFFER"), _nothing),
+    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), _push),
+    **dict.fromkeys(("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), _push),
+    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"), _push),
+    **dict.fromkeys(("FLOAT", "BINFLOAT"), _push),
+    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), _text),
+    "NEXT_BUFFER": lambda machine, _: machine.stack.append(Opaque("a buffer beside the file")),
+    "NONE": _value(None),
+    "NEWTRUE": _value(True),
+    "NEWFALSE": _value(False),
     "MARK": lambda machine, _: machine.mark(),
-    "NONE": lambda machine, _: machine.stack.append(None),
+    "POP": _pop,
+    "POP_MARK": _pop_mark,
+    "DUP": _duplicate,
     "PUT": Machine.remember,
     "BINPUT": Machine.remember,
     "LONG_BINPUT": Machine.remember,
@@ -174,21 +225,23 @@ _HANDLERS: dict[str, Callable[[Machine, Any], None]] = {
     "GET": _recall,
     "BINGET": _recall,
     "LONG_BINGET": _recall,
-    "STRING": _text,
-    "BINSTRING": _text,
-    "SHORT_BINSTRING": _text,
-    "DUP": _duplicate,
     "GLOBAL": _global,
     "STACK_GLOBAL": _stack_global,
-    "EXT1": _registered,
-    "EXT2": _registered,
-    "EXT4": _registered,
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _registered),
     "INST": _instance,
     "EMPTY_TUPLE": _short_tuple(0),
     "TUPLE": _marked_tuple,
     "TUPLE1": _short_tuple(1),
     "TUPLE2": _short_tuple(2),
     "TUPLE3": _short_tuple(3),
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), _empty_list),
+    **dict.fromkeys(("LIST", "FROZENSET"), _marked_list),
+    "EMPTY_DICT": _empty_dict,
+    "DICT": _marked_dict,
+    "APPEND": _append,
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), _appends),
+    "SETITEM": _set_item,
+    "SETITEMS": _set_items,
     "REDUCE": _reduce,
     "NEWOBJ": _new_object(0),
     "NEWOBJ_EX": _new_object(1),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from rlu_cli.checkpoints.folder import FolderFormat
 from rlu_cli.checkpoints.source import Format, Source
-from rlu_cli.errors import InputError
+from rlu_cli.errors import InputError, printable
 
 _OPENING = 512
 _SAVE = "save tensors only, on the machine that trained it: torch.save(model.state_dict(), …)"
@@ -17,7 +19,6 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file it points to", "git lfs pull"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, Matlab)", _CONVERT),
     (b"GGUF", "a GGUF file", _CONVERT),
-    (b"\x93NUMPY", "a numpy array (.npy)", _CONVERT),
     (b"<!DOCTYPE", "a web page", _DOWNLOAD),
     (b"<!doctype", "a web page", _DOWNLOAD),
     (b"<html", "a web page", _DOWNLOAD),
@@ -38,6 +39,19 @@ def sniff(source: Source, formats: Mapping[str, Format]) -> str:
             return name
     what, hint = _describe(opening, ", ".join(formats))
     raise InputError("E202", f"cannot read {source.name}: it is {what}", hint=hint)
+
+
+def sniff_folder(path: Path, formats: Mapping[str, FolderFormat]) -> str:
+    """Name of the format in `formats` that the folder is in; E202 when it is none of them."""
+    for name, form in formats.items():
+        if form.matches(path):
+            return name
+    raise InputError(
+        "E202",
+        f"cannot read {printable(path)}: it is a folder in none of the known formats "
+        f"({', '.join(formats)})",
+        hint="give the checkpoint file in it",
+    )
 
 
 def _describe(opening: bytes, known: str) -> tuple[str, str]:

@@ -46,15 +46,27 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Content:
+    """What a file holds.
+
+    value    made of dicts, lists, plain values, tensors, and descriptions of them to be read
+    objects  the classes and functions of objects in it, which were not built
+    """
+
+    value: Any
+    objects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Format:
     """How one file format is recognised and read.
 
     matches  (first bytes of the file) → whether it is this format
-    read     Source → the object in the file, made of dicts, lists, plain values and tensors
+    read     Source → what is in the file
     """
 
     matches: Callable[[bytes], bool]
-    read: Callable[[Source], Any]
+    read: Callable[[Source], Content]
 
 
 @contextmanager
@@ -63,12 +75,20 @@ def open_source(path: Path, max_bytes: int) -> Iterator[Source]:
     try:
         # Before opening: opening a pipe would wait for a writer.
         if not stat.S_ISREG(_mode(path)):
-            raise unreadable(path, "it is a directory" if path.is_dir() else "not a regular file")
+            raise unreadable(path, "not a regular file")
         with path.open("rb") as file:
             source = Source(path, file, file.seek(0, 2), max_bytes)
             if source.size > max_bytes:
                 raise too_large(source, f"the file has {source.size:,} bytes")
             yield source
+    except OSError as error:
+        raise unreadable(path, error.strerror or type(error).__name__) from error
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder; E201 for what no path can be."""
+    try:
+        return stat.S_ISDIR(_mode(path))
     except OSError as error:
         raise unreadable(path, error.strerror or type(error).__name__) from error
 

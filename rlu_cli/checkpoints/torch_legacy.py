@@ -3,63 +3,87 @@
 from __future__ import annotations
 
 import io
-import pickletools
-from typing import Any
 
-from rlu_cli.checkpoints.pickle_machine import Stored
-from rlu_cli.checkpoints.pickle_scan import MAX_PICKLE_BYTES
-from rlu_cli.checkpoints.source import Format, Source, corrupt, malformed
-from rlu_cli.checkpoints.torch_load import check_total, load, scan
+from rlu_cli.checkpoints.pickle_machine import Scan
+from rlu_cli.checkpoints.pickle_values import Stored
+from rlu_cli.checkpoints.source import (
+    Content,
+    Format,
+    Source,
+    corrupt,
+    holds_code,
+    listed,
+    malformed,
+)
+from rlu_cli.checkpoints.torch_pickle import check_total, fetcher, follow
+from rlu_cli.checkpoints.torch_zip import check_byteorder
 from rlu_cli.errors import printable
 
 # Pickle of torch's magic number 0x1950a86a20f9469cfc6c, behind the protocol's two bytes.
 _MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")
 _PROTOCOL = 1001
 _COUNT_BYTES = 8
-_LIST_STEPS = frozenset(
-    {"PROTO", "EMPTY_LIST", "MARK", "BINUNICODE", "SHORT_BINSTRING", "BINPUT", "LONG_BINPUT"}
-    | {"APPEND", "APPENDS", "STOP"}
-)
+_MAX_PICKLES = 2**28
 
 
-def read(source: Source) -> Any:
-    """The object in a legacy file, loaded after its pickles and its sizes have been checked."""
-    stream = io.BytesIO(source.read(0, MAX_PICKLE_BYTES))
-    _magic, version, _system, content = (scan(source, stream) for _ in range(4))
+def read(source: Source) -> Content:
+    """What a legacy file holds; its pickles and sizes are checked before a tensor is read."""
+    offsets: dict[str, int] = {}
+
+    def stored_at(stored: Stored) -> int:
+        return offsets[stored.key]
+
+    stream = io.BytesIO(source.read(0, _MAX_PICKLES))
+    fetch = fetcher(source, stored_at)
+    magic, version, system, content, keys = (follow(source, stream, fetch) for _ in range(5))
+    for plain in (magic, version, system, keys):
+        if plain.foreign:
+            needs = listed(list(plain.foreign))
+            raise holds_code(source, "its header contains Python objects", needs=needs)
     if version.value != _PROTOCOL:
-        raise corrupt(source, f"its protocol is {printable(version.value)}, not {_PROTOCOL}")
-    keys = _keys(source, stream)
-    if not keys.issuperset(stored.key for stored in content.storages):
-        raise corrupt(source, "it leaves out some of its tensors' bytes")
-    _check_storages(source, content.storages, source.size - stream.tell())
-    return load(source)
+        shown = printable(version.value) if isinstance(version.value, int | str) else "unknown"
+        raise corrupt(source, f"its protocol is {shown}, not {_PROTOCOL}")
+    if isinstance(system.value, dict) and system.value.get("little_endian") is False:
+        check_byteorder(source, b"big")
+    if content.storages:
+        offsets.update(_offsets(source, _in_order(source, keys, content), stream.tell()))
+    return Content(content.value, tuple(content.foreign))
 
 
-def _keys(source: Source, stream: io.BytesIO) -> set[str]:
-    """Storage keys in the last pickle, a plain list.
+def _in_order(source: Source, keys: Scan, content: Scan) -> list[Stored]:
+    """The storages in the order of the last pickle, a plain list of their keys.
 
     torch reads no bytes for a storage that is not listed: its tensor would expose uninitialised
     memory of this process.
     """
-    start = stream.tell()
-    scan(source, stream)
-    steps = list(pickletools.genops(stream.getbuffer()[start : stream.tell()].tobytes()))
-    if not _LIST_STEPS.issuperset(opcode.name for opcode, _, _ in steps):
+    names = keys.value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise malformed(source, "its list of storages is not a plain list of names")
-    return {arg for _, arg, _ in steps if isinstance(arg, str)}
+    if len(set(names)) != len(names):
+        raise malformed(source, "its list of storages names one twice")
+    if not set(names) >= set(content.storages):
+        raise corrupt(source, "it leaves out some of its tensors' bytes")
+    if not set(names) <= set(content.storages):
+        raise corrupt(source, "it lists storages of no tensor")
+    return [content.storages[name] for name in names]
 
 
-def _check_storages(source: Source, storages: list[Stored], remaining: int) -> None:
-    """Check that the declared storages fit into the `remaining` bytes before torch allocates."""
-    sizes: dict[str, int] = {}
+def _offsets(source: Source, storages: list[Stored], start: int) -> dict[str, int]:
+    """Where each storage's bytes are: behind its number of elements, one after another."""
+    check_total(source, storages)
+    declared = sum(stored.nbytes + _COUNT_BYTES for stored in storages)
+    if declared > source.size - start:
+        held = source.size - start
+        raise corrupt(source, f"its tensors take {declared:,} bytes, the file has {held:,}")
+    offsets = {}
     for stored in storages:
-        if sizes.setdefault(stored.key, stored.nbytes) != stored.nbytes:
+        count = int.from_bytes(source.read(start, _COUNT_BYTES), "little", signed=True)
+        if count * stored.dtype.itemsize != stored.nbytes:
             shown = printable(stored.key, 80)
-            raise malformed(source, f"it declares two sizes for storage {shown}")
-    check_total(source, sizes)
-    declared = sum(sizes.values()) + _COUNT_BYTES * len(sizes)
-    if declared > remaining:
-        raise corrupt(source, f"its tensors take {declared:,} bytes, the file has {remaining:,}")
+            raise corrupt(source, f"storage {shown} has {count:,} elements, its pickle differs")
+        offsets[stored.key] = start + _COUNT_BYTES
+        start += _COUNT_BYTES + stored.nbytes
+    return offsets
 
 
 FORMAT = Format(

@@ -9,14 +9,21 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 from zipfile import ZipFile, ZipInfo
 
-from rlu_cli.checkpoints.pickle_machine import Stored
-from rlu_cli.checkpoints.pickle_scan import MAX_PICKLE_BYTES
-from rlu_cli.checkpoints.source import Format, Source, cause, corrupt, holds_code, malformed
-from rlu_cli.checkpoints.torch_load import check_total, load, scan
+from rlu_cli.checkpoints.pickle_machine import Scan
+from rlu_cli.checkpoints.pickle_values import Stored
+from rlu_cli.checkpoints.source import (
+    Content,
+    Format,
+    Source,
+    cause,
+    corrupt,
+    holds_code,
+    malformed,
+)
+from rlu_cli.checkpoints.torch_pickle import check_total, fetcher, follow
 from rlu_cli.errors import InputError, printable
 
 _MAGIC = b"PK\x03\x04"
@@ -24,26 +31,63 @@ _END = struct.Struct("<4s4H2LH")
 _LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCAL = struct.Struct("<4s5H3L2H")
-_MAX_DIRECTORY = 64 * 2**20
+_MAX_DIRECTORY = 8 * 2**20
+_UNREADABLE = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError)
 _ENCRYPTED = 0x1
 
 
-def read(source: Source) -> Any:
-    """The object in a torch zip, loaded only after its layout and its pickle have been checked."""
+def read(source: Source) -> Content:
+    """What a torch zip holds; its layout and sizes are checked before a tensor is read."""
     try:
         start = _directory(source)
         with ZipFile(source.file) as archive:
             entries = archive.infolist()
-            top = _top_folder(source, entries)
-            _check_program(source, entries, top)
-            _check_names(source, entries)
-            _check_extents(source, entries, start)
-            pickle = _pickle(source, archive, top)
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise corrupt(source, cause(error)) from error
-    found = scan(source, io.BytesIO(pickle))
-    _check_storages(source, entries, top, found.storages)
-    return load(source)
+    top = _top_folder(source, entries)
+    _check_program(source, entries, top)
+    _check_names(source, entries)
+    offsets = _check_extents(source, entries, start)
+    held = {entry.filename: entry.file_size for entry in entries}
+    _check_byteorder(source, offsets, held, top)
+
+    def stored_at(stored: Stored) -> int:
+        return offsets[f"{top}/data/{stored.key}"]
+
+    pickle = source.read(offsets[f"{top}/data.pkl"], held[f"{top}/data.pkl"])
+    found = follow(source, io.BytesIO(pickle), fetcher(source, stored_at))
+    sizes = {name.removeprefix(f"{top}/data/"): size for name, size in held.items()}
+    check_storages(source, found, sizes)
+    return Content(found.value, tuple(found.foreign))
+
+
+def check_storages(source: Source, found: Scan, sizes: Mapping[str, int]) -> None:
+    """Check that each storage has exactly the bytes that the pickle declares.
+
+    sizes  bytes held by each storage's key
+
+    Raises InputError E202 if one is missing, E204 if one has another size.
+    """
+    for stored in found.storages.values():
+        shown = printable(stored.key, 80)
+        held = sizes.get(stored.key)
+        if held is None:
+            raise corrupt(source, f"storage {shown} is missing")
+        if held != stored.nbytes:
+            raise malformed(
+                source, f"storage {shown} has {held:,} bytes, its pickle says {stored.nbytes:,}"
+            )
+    check_total(source, found.storages.values())
+
+
+def check_byteorder(source: Source, order: bytes) -> None:
+    """Raises InputError E202 for a file written on a machine of the other byte order."""
+    if order.strip() == b"big":
+        raise InputError(
+            "E202",
+            f"cannot read {source.name}: its numbers are big-endian",
+            hint="save it again on a little-endian machine, or as safetensors",
+        )
 
 
 def _directory(source: Source) -> int:
@@ -69,8 +113,7 @@ def _top_folder(source: Source, entries: Sequence[ZipInfo]) -> str:
             and e.filename.endswith(("/data.pkl", "/constants.pkl"))]  # fmt: skip
     if tops:
         return tops[0]
-    arrays = all(entry.filename.endswith(".npy") for entry in entries)
-    what = "numpy arrays (.npz)" if arrays else "a zip archive, but not a torch checkpoint"
+    what = "a zip archive, but not a torch checkpoint"
     raise InputError(
         "E202",
         f"cannot read {source.name}: it is {what}",
@@ -96,23 +139,29 @@ def _check_names(source: Source, entries: Sequence[ZipInfo]) -> None:
         seen.add(name.lower())
 
 
-def _check_extents(source: Source, entries: Sequence[ZipInfo], directory: int) -> None:
-    """Check that every entry has its stated size, follows the previous one and ends in the file."""
-    end = 0
+def _check_extents(source: Source, entries: Sequence[ZipInfo], directory: int) -> dict[str, int]:
+    """Offsets of the entries' bytes, by name.
+
+    Each must have its stated size, follow the previous one and end in the file.
+    """
+    end, offsets = 0, {}
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         shown = printable(entry.filename, 80)
         if entry.file_size != entry.compress_size:
             raise malformed(source, f"its entry {shown} claims to unpack to another size")
         if entry.header_offset < end or (end == 0 and entry.header_offset):
             raise malformed(source, f"its entry {shown} overlaps another")
-        end = _data_start(source, entry) + entry.file_size
+        offsets[entry.filename] = _data_start(source, entry)
+        end = offsets[entry.filename] + entry.file_size
         if end > directory:
             raise malformed(source, f"its entry {shown} claims more bytes than the file has")
+    return offsets
 
 
 def _data_start(source: Source, entry: ZipInfo) -> int:
     """Offset of an entry's bytes, from its local header."""
-    header = _LOCAL.unpack(source.read(entry.header_offset, _LOCAL.size))
+    opening = source.read(entry.header_offset, _LOCAL.size)
+    header = _LOCAL.unpack(opening.ljust(_LOCAL.size, b"\0"))
     if header[0] != _MAGIC:
         raise corrupt(source, f"its entry {printable(entry.filename, 80)} has no header")
     return entry.header_offset + _LOCAL.size + int(header[-2]) + int(header[-1])
@@ -127,31 +176,12 @@ def _check_program(source: Source, entries: Sequence[ZipInfo], top: str) -> None
         raise malformed(source, "it holds entries outside the one folder that torch writes")
 
 
-def _pickle(source: Source, archive: ZipFile, top: str) -> bytes:
-    entry = archive.getinfo(f"{top}/data.pkl")
-    if entry.file_size > MAX_PICKLE_BYTES:
-        raise malformed(source, f"its pickle alone has {entry.file_size:,} bytes")
-    return archive.read(entry)
-
-
-def _check_storages(
-    source: Source, entries: Sequence[ZipInfo], top: str, storages: Sequence[Stored]
+def _check_byteorder(
+    source: Source, offsets: Mapping[str, int], held: Mapping[str, int], top: str
 ) -> None:
-    """Check that each storage has exactly the bytes that the pickle declares.
-
-    torch trusts the declared size and would read past the end of a shorter entry.
-    """
-    sizes = {entry.filename: entry.file_size for entry in entries}
-    for stored in storages:
-        shown = printable(stored.key, 80)
-        held = sizes.get(f"{top}/data/{stored.key}")
-        if held is None:
-            raise corrupt(source, f"storage {shown} is missing")
-        if held != stored.nbytes:
-            raise malformed(
-                source, f"storage {shown} has {held:,} bytes, its pickle says {stored.nbytes:,}"
-            )
-    check_total(source, {stored.key: stored.nbytes for stored in storages})
+    name = f"{top}/byteorder"
+    if name in held:
+        check_byteorder(source, source.read(offsets[name], min(held[name], 16)))
 
 
 FORMAT = Format(matches=lambda opening: opening.startswith(_MAGIC), read=read)

@@ -47,8 +47,7 @@ class Destination:
         """
         self._file = Path(output) if output else None
         if self._file is not None:
-            _refuse_input(self._file, inputs)
-        check_writable(self._file, force=self._force)
+            check_output(self._file, inputs, force=self._force)
 
     def write(self, report: Any) -> None:
         """Render the report and print or write it."""
@@ -65,6 +64,12 @@ def _refuse_input(output: Path, inputs: Iterable[Path]) -> None:
             f"{printable(output)} is an input of this command",
             hint="give another --output",
         )
+
+
+def check_output(output: Path, inputs: Iterable[Path], *, force: bool) -> None:
+    """Refuse an output that is an input or exists (E106), or cannot be written (E201)."""
+    _refuse_input(output, inputs)
+    check_writable(output, force=force)
 
 
 def check_writable(output: Path | None, *, force: bool) -> None:
@@ -137,11 +142,20 @@ def _print(text: str) -> None:
 
 
 def _replace(output: Path, text: str) -> None:
-    handle, partial = tempfile.mkstemp(dir=output.parent, prefix=".rlu-report.")
+    replace_file(output, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def replace_file(output: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all: `write` fills one beside it, which then takes its place.
+
+    Raises what `write` raises, and OSError.
+    """
+    handle, name = tempfile.mkstemp(dir=output.parent, prefix=".rlu-report.")
+    os.close(handle)
+    partial = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        write(partial)
         os.replace(partial, output)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlu_cli.commands.alone import alone_in
 from rlu_cli.commands.options import completed
 from rlu_cli.errors import InputError, UsageError, printable
 from rlu_cli.experiments import TARGETS, Nothing
@@ -107,7 +108,8 @@ def reproduce(
 ) -> None:
     wanted = _targets(target)
     lab = _lab(data, out, scale, clients, only, methods, device)
-    _run_all(wanted, lab, quiet=quiet, bar=not no_progress)
+    with alone_in(out):
+        _run_all(wanted, lab, quiet=quiet, bar=not no_progress)
 
 
 reproduce.__doc__ = _ABOUT

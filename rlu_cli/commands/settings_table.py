@@ -29,7 +29,9 @@ def print_settings(settings: Mapping[str, Setting], command: str) -> None:
     for name in (name for name in SETTINGS if name in names):
         if name in settings:
             found = settings[name]
-            table.add_row(name, escape(printable(found.value)), escape(found.source))
+            others = (f"{one.source} has {printable(one.value)}" for one in found.contradicted)
+            source = "; but ".join((found.source, *others))
+            table.add_row(name, escape(printable(found.value)), escape(source))
         else:
             table.add_row(name, "–", escape(f"not given: {SETTINGS[name].give}"))
     console = Console(highlight=False, emoji=False)

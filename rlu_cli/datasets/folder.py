@@ -22,10 +22,12 @@ from rlu_cli.datasets.labelled import (
     resized,
 )
 from rlu_cli.errors import InputError, printable
+from rlu_cli.regular_files import read_regular
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "GIF")
 SPLITS = ("train", "test", "val", "valid", "validation")
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000  # of one image, and of all beyond those that their bytes allow
+PIXELS_PER_BYTE = 50  # photographs have ten, drawings more
 MAX_FILE_BYTES = 200_000_000
 
 
@@ -62,15 +64,20 @@ def read_listed(
 ) -> LabelledImages:
     """Read image files below `root`, each with its class.
 
-    A file that is not an image of an allowed format, or has too many pixels, is skipped and named.
-    Raises InputError E220 when none is left, or when sizes differ and `size` is None.
+    A file that is not an image of an allowed format, or has too many pixels by itself or with those
+    before it, is skipped and named. Raises InputError E220 when none is left, or when sizes differ
+    and `size` is None.
     """
     images, labels, digests, skipped = [], [], {}, []
+    allowed = MAX_PIXELS
     for file, label in listed:
         relative = file.relative_to(root).as_posix()
         try:
-            data = _bytes(file)
-            images.append(resized(_pixels(data), size))
+            data = read_regular(file, MAX_FILE_BYTES)
+            allowed += PIXELS_PER_BYTE * len(data)
+            pixels = _pixels(data, allowed)
+            allowed -= pixels.shape[0] * pixels.shape[1]
+            images.append(resized(pixels, size))
         except (OSError, ValueError, SyntaxError, EOFError) as problem:
             skipped.append(f"{printable(relative)}: {printable(problem)}")
             continue
@@ -128,14 +135,11 @@ def _split_root(path: Path, split: str | None) -> tuple[Path, str | None]:
     return (path / chosen, chosen) if chosen else (path, None)
 
 
-def _bytes(file: Path) -> bytes:
-    if file.stat().st_size > MAX_FILE_BYTES:
-        raise ValueError(f"over {MAX_FILE_BYTES:,} bytes")
-    return file.read_bytes()
+def _pixels(data: bytes, allowed: int) -> NDArray[np.uint8]:
+    """Decode to (H, W, C) uint8: C = 1 for greyscale, else 3.
 
-
-def _pixels(data: bytes) -> NDArray[np.uint8]:
-    """Decode to (H, W, C) uint8: C = 1 for greyscale, else 3."""
+    allowed  pixels that all images together may still have
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd palettes and the like: the image is read all the same
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -143,6 +147,8 @@ def _pixels(data: bytes) -> NDArray[np.uint8]:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"over {MAX_PIXELS:,} pixels")
+                if image.width * image.height > allowed:
+                    raise ValueError("the images have far more pixels than bytes")
                 if image.mode.startswith("I"):
                     pixels = _high_byte(image)
                 else:

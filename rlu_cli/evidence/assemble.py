@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from rlu_cli.case.build import Case
+from rlu_cli.checkpoints import layer_parts
 from rlu_cli.evidence.forward import (
     DEFAULT_BATCH,
     ForwardConfig,
@@ -20,7 +21,7 @@ from rlu_cli.evidence.forward import (
 )
 from rlu_cli.models.input_scaling import PRESETS
 from rlu_cli.schemes import offset_weights, step_weights
-from rlu_cli.types import Checkpoint, Evidence, GradientFreeOffset, Outputs
+from rlu_cli.types import Checkpoint, Evidence, GradientFreeOffset, Head, Outputs
 
 
 def forward_config(case: Case, model: nn.Module) -> ForwardConfig:
@@ -33,6 +34,7 @@ def forward_config(case: Case, model: nn.Module) -> ForwardConfig:
         batch=case.value("batch_size") or DEFAULT_BATCH,
         device=choose_device(case.value("device")),
         seed=case.value("seed"),
+        rectified=case.rectified,
     )
 
 
@@ -88,10 +90,17 @@ def assemble(
         lr=training.recursion.lr[0],
         before=before,
         after=after,
-        origin=case.pair.heads[0],
+        origin=_origin(case),
         biased=update.bias is not None,
         smoothing=training.smoothing,
         passes=training.plan.passes if training.plan.whole else 1,
         lr_known=training.lr_known,
         linear=training.nonlinear is None,
     )
+
+
+def _origin(case: Case) -> Head:
+    """The output layer of the global model; of k layers whose mean is the logits, their bias."""
+    head = case.pair.heads[0]
+    count = len(layer_parts(case.layer))
+    return head if head.bias is None else replace(head, bias=head.bias / count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.checkpoints import CheckpointPair
-from rlu_cli.errors import InputError, UsageError, printable
+from rlu_cli.errors import InputError, RluError, UsageError, printable
+from rlu_cli.evidence.logit_hooks import LayerPass, watch_output_layer
 from rlu_cli.models import load_weights
 from rlu_cli.models.input_scaling import Normalisation
 from rlu_cli.types import Auxiliary, Head, Outputs
 
 _EVAL_BATCH = 250
+_CLOSED = 1e-3  # least open share of a class
 DEFAULT_BATCH = 64  # of training-mode passes if |B| is unknown
 
 
@@ -27,12 +29,13 @@ DEFAULT_BATCH = 64  # of training-mode passes if |B| is unknown
 class ForwardConfig:
     """How a model is evaluated on images.
 
-    layer      name of the output layer
+    layer      name of the output layer, or several joined by a plus
     normalise  input scaling
     training   whether in training mode: batch statistics and dropout, as during local training
     batch      |B|, images per training-mode pass
     device     that runs the model
     seed       of the image order and of dropout
+    rectified  whether a ReLU stands between the output layer, a 1×1 convolution, and its pooling
     """
 
     layer: str
@@ -41,6 +44,7 @@ class ForwardConfig:
     batch: int
     device: torch.device
     seed: int
+    rectified: bool = False
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -133,7 +137,7 @@ def outputs(
     model.to(config.device).train(config.training)
     count = len(auxiliary.images)
     order = mixed_order(count, config.seed)
-    embeddings, logits = _run(model, auxiliary.images, order, config)
+    embeddings, logits, gates = _run(model, auxiliary.images, order, config)
     if not torch.isfinite(logits).all():
         raise InputError(
             "E207",
@@ -141,7 +145,8 @@ def outputs(
             hint="check that its training did not diverge, and check --model and --normalize",
         )
     labels = auxiliary.labels[order].to(config.device)
-    found = Outputs(embeddings[:count], logits[:count], labels)
+    gates = None if gates is None else gates[:count]
+    found = Outputs(embeddings[:count], logits[:count], labels, gates)
     return _for_every_class(found, auxiliary.classes) if is_noise(auxiliary) else found
 
 
@@ -152,45 +157,55 @@ def mixed_order(count: int, seed: int) -> Tensor:
 
 def _run(
     model: nn.Module, images: Tensor, order: Tensor, config: ForwardConfig
-) -> tuple[Tensor, Tensor]:
-    """Embeddings (≥ A, L) and logits (≥ A, N) in `order`, surplus rows last."""
-    captured: list[tuple[Tensor, Tensor]] = []
-
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        captured.append((inputs[0].detach().flatten(1), output.detach().flatten(1)))
-
-    hook = _output_layer(model, config.layer).register_forward_hook(keep)
-    rows: list[tuple[Tensor, Tensor]] = []
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Embeddings (≥ A, L) and logits (≥ A, N) in `order`, surplus rows last, and gates."""
+    rows: list[LayerPass] = []
     try:
-        # What a user's own model prints must not end up in the report.
-        with redirect_stdout(sys.stderr), torch.inference_mode(), seeded_dropout(model, config):
+        with (
+            _watched(model, config) as passes,
+            # What a user's own model prints must not end up in the report.
+            redirect_stdout(sys.stderr),
+            torch.inference_mode(),
+            seeded_dropout(model, config),
+        ):
             for batch in pass_batches(order, config):
-                captured.clear()
+                passes.clear()
                 model(config.normalise(images[batch].to(config.device)))
-                rows.append(_last(captured, config.layer, len(batch)))
+                rows.append(_last(passes, config.layer, len(batch)))
+    except RluError:
+        raise
     except Exception as problem:  # whatever the user's own code raises
         raise _cannot_run(images, problem) from problem
-    finally:
-        hook.remove()
-    embeddings, logits = zip(*rows, strict=True)
-    return torch.cat(embeddings).float(), torch.cat(logits).float()
+    gates = [one.gates for one in rows if one.gates is not None]
+    return (
+        torch.cat([one.embeddings for one in rows]).float(),
+        torch.cat([one.logits for one in rows]).float(),
+        torch.cat(gates).float() if gates else None,
+    )
 
 
-def _output_layer(model: nn.Module, layer: str) -> nn.Module:
-    try:
-        return model.get_submodule(layer)
-    except AttributeError:
-        raise InputError(
-            "E215",
-            f"the model has no module {printable(layer)!r}, the output layer in the file",
-            hint="give another output layer with --layer, or another --model",
-        ) from None
+@contextmanager
+def _watched(model: nn.Module, config: ForwardConfig) -> Iterator[list[LayerPass]]:
+    with ExitStack() as stack:
+        try:
+            watched = watch_output_layer(model, config.layer, rectified=config.rectified)
+            passes = stack.enter_context(watched)
+        except AttributeError:
+            raise InputError(
+                "E215",
+                f"the model has no module {printable(config.layer)!r}, the output layer in the "
+                "file",
+                hint="give another output layer with --layer, or another --model",
+            ) from None
+        yield passes
 
 
-def _last(captured: list[tuple[Tensor, Tensor]], layer: str, rows: int) -> tuple[Tensor, Tensor]:
-    if not captured or len(captured[-1][1]) != rows:
+def _last(passes: list[LayerPass], layer: str, rows: int) -> LayerPass:
+    """The last use of the output layer in a forward pass."""
+    if not passes or len(passes[-1].logits) != rows:
         raise ValueError(f"its output layer {printable(layer)} did not get one row per image")
-    return captured[-1]
+    last = passes[-1]
+    return LayerPass(last.embeddings.detach(), last.logits.detach(), last.gates)
 
 
 def _cannot_run(images: Tensor, problem: Exception) -> InputError:
@@ -260,7 +275,8 @@ def _for_every_class(noise: Outputs, classes: int) -> Outputs:
     """Repeat the logits of noise images once per class, since noise has no class."""
     rows = len(noise.logits)
     labels = torch.arange(classes, device=noise.logits.device).repeat_interleave(rows)
-    return Outputs(noise.embeddings, noise.logits.repeat(classes, 1), labels)
+    gates = None if noise.gates is None else noise.gates.repeat(classes, 1)
+    return Outputs(noise.embeddings, noise.logits.repeat(classes, 1), labels, gates)
 
 
 def with_bias(head: Head, before: Outputs, after: Outputs) -> Head:
@@ -269,10 +285,26 @@ def with_bias(head: Head, before: Outputs, after: Outputs) -> Head:
     ΔW_j = -η Σ ∇_j e ≈ Δb_j ē gives Δb_j = ΔW_j · ē / ‖ē‖², with ē the mean auxiliary embedding
     over both ends of the round.
     """
+    head = per_logit(head, before, after)
     if head.bias is not None:
         return head
     mean = mean_embedding(before, after).to(head.weight)
     return replace(head, bias=head.weight @ mean / (mean @ mean))
+
+
+def per_logit(head: Head, before: Outputs, after: Outputs) -> Head:
+    """The head update as if no ReLU stood between the output layer and its pooling.
+
+    The gradient of class j reaches the layer at the share f_ij of the positions where image i lets
+    it through, Σ_i (p_ij - y_ij) f_ij, so row j is divided by the mean f_j over images and both
+    ends. That the client's images differ in f is left over as an error.
+    """
+    if before.gates is None or after.gates is None:
+        return head
+    mean = (before.gates.mean(0) + after.gates.mean(0)) / 2
+    scale = 1 / mean.clamp_min(_CLOSED).to(head.weight)
+    bias = None if head.bias is None else head.bias * scale
+    return Head(head.weight * scale[:, None], bias)
 
 
 def mean_embedding(before: Outputs, after: Outputs) -> Tensor:

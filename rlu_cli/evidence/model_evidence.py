@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.checkpoints import CheckpointPair
 from rlu_cli.evidence.batchnorm_statistics import norm_layers, recover
-from rlu_cli.evidence.forward import ForwardConfig, mean_embedding, outputs, with_bias
+from rlu_cli.evidence.forward import ForwardConfig, mean_embedding, outputs, per_logit, with_bias
 from rlu_cli.models import load_weights
 from rlu_cli.numerics.dynamics import implied_embedding
 from rlu_cli.numerics.output_means import class_means
@@ -85,7 +85,8 @@ def look_at(
     (before, made_before), (after, made_after) = (
         _watched(model, checkpoint, auxiliary, config) for checkpoint in pair
     )
-    learned, noise = with_bias(update, before, after), is_noise(auxiliary)
+    update, noise = per_logit(update, before, after), is_noise(auxiliary)
+    learned = with_bias(update, replace(before, gates=None), after)
     cosine, ratio = embedding_fit(learned, before, after)
     ends, classes = (before, after), auxiliary.classes
     return ModelEvidence(

@@ -104,12 +104,12 @@ def _train_rows(
     moving = [rows for rows in parameters.values() if rows.requires_grad]
     take_step = descent(training.optimizer, moving, training.recursion, betas=training.betas)
     masks = _Masks(configs)
-    with output_logits(model, config.layer) as captured, seeded_dropout(model, config, masks.draw):
+    with output_logits(model, config) as logits, seeded_dropout(model, config, masks.draw):
 
         def loss_of(own: Rows, kept: Rows, images: Tensor, targets: Tensor, number: Tensor) -> Any:
             masks.number = number
             functional_call(model, (own, kept), (images,))
-            return training.loss(captured.pop(), targets), kept
+            return training.loss(logits(), targets), kept
 
         losses_of = torch.vmap(loss_of, randomness="same")
         fresh = _random_states(config.device)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rlu_cli.checkpoints import read_head
 from rlu_cli.errors import InputError, printable
 from rlu_cli.evidence.forward import ForwardConfig, seeded_dropout
+from rlu_cli.evidence.logit_hooks import watch_output_layer
 from rlu_cli.local_training.batch_order import draw_batches
 from rlu_cli.local_training.description import LocalTraining
 from rlu_cli.models import load_weights
@@ -117,13 +118,13 @@ def _take_steps(
     """Take one step on the mean cross-entropy of each batch (Eq. 5)."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     take_step = descent(training.optimizer, parameters, training.recursion, betas=training.betas)
-    with output_logits(model, config.layer) as captured:
+    with output_logits(model, config) as logits:
         for index, batch in enumerate(batches):
             rows = torch.from_numpy(batch)
             images = config.normalise(auxiliary.images[rows].to(config.device))
             targets = auxiliary.labels[rows].to(config.device)
             model(images)
-            loss = training.loss(captured.pop(), targets)
+            loss = training.loss(logits(), targets)
             gradients = torch.autograd.grad(
                 loss, parameters, allow_unused=True, materialize_grads=True
             )
@@ -136,21 +137,16 @@ def _clipped(gradients: Sequence[Tensor], limit: float | None) -> Sequence[Tenso
 
 
 @contextmanager
-def output_logits(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """Yields a list to which each pass writes its logits (B, N), captured at the output layer.
+def output_logits(model: nn.Module, config: ForwardConfig) -> Iterator[Callable[[], Tensor]]:
+    """Yields a function that takes the logits (B, N) of the last pass, captured at the layer."""
+    with watch_output_layer(model, config.layer, rectified=config.rectified) as passes:
 
-    Pop them before the next pass, which overwrites them.
-    """
-    captured: list[Tensor] = []
+        def taken() -> Tensor:
+            logits = passes[-1].logits
+            passes.clear()
+            return logits
 
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        captured[:] = [output.flatten(1)]
-
-    hook = model.get_submodule(layer).register_forward_hook(keep)
-    try:
-        yield captured
-    finally:
-        hook.remove()
+        yield taken
 
 
 def _require_finite(parameters: Sequence[Tensor]) -> None:

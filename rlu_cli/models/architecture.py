@@ -25,7 +25,7 @@ class Architecture:
              may have any other value of their type
     infer    arguments from the shapes of a state dict of this architecture; for any other state the
              result is wrong or a lookup fails
-    fixed    whether its names are those of a published package, whose form has the defaults
+    fixed    whether its names are those of a published package, whose activation is the default
     """
 
     name: str
@@ -47,6 +47,18 @@ class Architecture:
         """Differences between `state` and the nearest form of this architecture, or its default."""
         nearest = self._nearest(state)
         return mismatch(self._on_meta({}) if nearest is None else nearest[1], state)
+
+    def layout(self, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Its state dict under these arguments, on the meta device; empty where it has no form."""
+        try:
+            return self._on_meta(arguments).state_dict()
+        except (LookupError, ValueError, ArithmeticError, RuntimeError, TypeError):
+            return {}
+
+    def nearest_layout(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The state dict of the form that is nearest to `state`; None if there is none."""
+        nearest = self._nearest(state)
+        return None if nearest is None else nearest[1].state_dict()
 
     def usage(self) -> list[str]:
         """Each option as a user types it: `act=relu|tanh`, `width=1.0`."""

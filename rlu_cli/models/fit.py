@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from rlu_cli.errors import InputError, printable
+from rlu_cli.errors import InputError, RluError, printable
 
 SHOWN = 3
 
@@ -62,6 +62,8 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, path: Path) -
     try:
         # A plain dict has no version, so PyTorch fills in missing batch counters.
         model.load_state_dict(dict(state), strict=True)
+    except RluError:
+        raise
     except Exception as failure:
         found = mismatch(model, state)
         raise InputError(

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from rlu_cli.errors import InputError, UsageError, printable
 from rlu_cli.models.architecture import Architecture
+from rlu_cli.models.sources import build_from_package, from_package, with_outputs_of
 from rlu_cli.models.table import ARCHITECTURES
-from rlu_cli.models.user_code import OWN, RESERVED, build_from_code, runs_code
+from rlu_cli.models.user_code import OWN, build_from_code, runs_code
 
 
 def build_model(
@@ -31,10 +32,16 @@ def build_model(
     classes    N, if neither of the two gives it
 
     Raises UsageError E101 for an unknown name, option or value, InputError E215 when `state` is of
-    another architecture, E216 when the user's own code fails.
+    another architecture, E216 when the user's own code or a package fails, UsageError E107 for a
+    package that is not installed.
     """
-    if runs_code(reference):
-        return build_from_code(reference, arguments, classes)
+    if runs_code(reference) or from_package(reference):
+        built = (
+            build_from_code(reference, arguments, classes)
+            if runs_code(reference)
+            else build_from_package(reference, arguments, classes, state)
+        )
+        return built if state is None else with_outputs_of(built, state)
     architecture = _named(reference)
     _check(architecture, arguments)
     inferred = {} if state is None else _read(architecture, state)
@@ -66,9 +73,6 @@ def _named(reference: str) -> Architecture:
     if reference in ARCHITECTURES:
         return ARCHITECTURES[reference]
     shown = printable(reference)
-    source = reference.partition(":")[0]
-    if source in RESERVED:
-        raise UsageError("E101", f"{shown}: {source} models are not supported yet", hint=OWN)
     if reference.endswith(".py"):
         raise UsageError(
             "E101", f"{shown} names a file but no class in it", hint=f"--model {shown}:Net"

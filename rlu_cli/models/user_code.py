@@ -25,6 +25,7 @@ from torch import nn
 from rlu_cli.errors import InputError, RluError, UsageError, printable
 
 RESERVED = ("torchvision", "timm", "hf")
+CLASSES = "num_classes"
 OWN = "your own: --model pkg.mod:factory or --model path/model.py:Net"
 
 
@@ -39,7 +40,8 @@ def build_from_code(
 ) -> nn.Module:
     """Call the class or function that `reference` names.
 
-    `num_classes=classes` is added if the signature has that parameter and `arguments` has not.
+    `num_classes=classes` is added if the signature has that parameter and `arguments` has not; to a
+    factory that takes any argument, if it then takes this one.
     Raises UsageError E101 for a malformed reference, InputError E216 for any failure of the code.
     """
     target, _, attribute = reference.rpartition(":")
@@ -50,14 +52,55 @@ def build_from_code(
     with _running(reference, folder):
         module = _open_file(Path(target)) if is_file else _import(target, folder)
         factory = _attribute(module, attribute)
-        model = factory(**_with_classes(factory, arguments, classes))
+        model = _called(factory, arguments, classes)
     if not isinstance(model, nn.Module):
         raise _failed(
             f"{printable(reference)} returned a {printable(type(model).__name__)}, "
             "not a torch.nn.Module",
             hint="name a class derived from torch.nn.Module, or a function that returns one",
         )
+    return _held(model, reference)
+
+
+_RUN_LATER = ("forward", "train", "state_dict", "load_state_dict", "to")
+
+
+def _held(model: nn.Module, reference: str) -> nn.Module:
+    """The model, of a class of the same name whose methods cannot end the program.
+
+    What is no `Exception`, such as the SystemExit of `sys.exit()`, would pass everyone who handles
+    errors: it becomes InputError E216. A class, not wrapped methods, so that copies have it too.
+    """
+    own = type(model)
+
+    def held(name: str) -> Any:
+        def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return getattr(super(kind, self), name)(*args, **kwargs)
+            except (Exception, KeyboardInterrupt):
+                raise
+            except BaseException as failure:
+                raise _ended(reference, failure) from failure
+
+        return method
+
+    methods = {name: held(name) for name in _RUN_LATER}
+    kind: Any = type(own.__name__, (own,), {**methods, "__module__": own.__module__})
+    try:
+        model.__class__ = kind
+    except TypeError:  # a class with slots or a metaclass of its own
+        return model
     return model
+
+
+def _ended(reference: str, failure: BaseException) -> InputError:
+    place = _place(failure)
+    return _failed(
+        f"{printable(reference)} ended the program",
+        why=printable(f"{type(failure).__name__}: {failure}"),
+        facts=[("at", printable(place))] if place else [],
+        hint="correct the code: a model raises errors, and does not exit",
+    )
 
 
 @contextmanager
@@ -71,9 +114,9 @@ def _running(reference: str, folder: Path) -> Iterator[None]:
     try:
         with redirect_stdout(sys.stderr):
             yield
-    except RluError:
+    except (RluError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as failure:
+    except BaseException as failure:
         place = _place(failure)
         raise _failed(
             f"{printable(reference)} failed",
@@ -132,20 +175,31 @@ def _attribute(module: ModuleType, name: str) -> Any:
     return factory
 
 
-def _with_classes(
-    factory: Any, arguments: Mapping[str, Any], classes: int | None
-) -> dict[str, Any]:
+def _called(factory: Any, arguments: Mapping[str, Any], classes: int | None) -> Any:
     given = dict(arguments)
-    if classes is None or "num_classes" in given:
-        return given
+    kind = None if classes is None or CLASSES in given else _takes_classes(factory)
+    if kind is None:
+        return factory(**given)
     try:
-        parameter = inspect.signature(factory).parameters.get("num_classes")
+        return factory(**given, **{CLASSES: classes})
+    except TypeError:
+        if kind is not inspect.Parameter.VAR_KEYWORD:
+            raise
+    return factory(**given)  # it hands its arguments on to what does not take this one
+
+
+def _takes_classes(factory: Any) -> Any:
+    """Whether a factory takes `num_classes`: the kind of the parameter; None if it does not."""
+    try:
+        parameters = inspect.signature(factory).parameters
     except (ValueError, TypeError):  # compiled code has no signature to read
-        return given
+        return None
+    named = parameters.get(CLASSES)
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    if parameter is not None and parameter.kind in by_name:
-        given["num_classes"] = classes
-    return given
+    if named is not None:
+        return named.kind if named.kind in by_name else None
+    kinds = (parameter.kind for parameter in parameters.values())
+    return next((kind for kind in kinds if kind is inspect.Parameter.VAR_KEYWORD), None)
 
 
 def _place(failure: BaseException) -> str:

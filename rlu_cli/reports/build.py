@@ -19,11 +19,11 @@ from rlu_cli.audit.finding import CaseFinding
 from rlu_cli.audit.joint_estimate import JointEstimate
 from rlu_cli.audit.warning import FindingWarning
 from rlu_cli.case.auxiliary import is_noise
-from rlu_cli.case.build import Case
+from rlu_cli.case.build import NOT_BUILT, Case
 from rlu_cli.case.hypotheses import ModelHypothesis
 from rlu_cli.errors import printable
 from rlu_cli.hashing import file_sha256
-from rlu_cli.models import runs_code
+from rlu_cli.models import names_files
 from rlu_cli.reports.expected import expected_part
 from rlu_cli.reports.joint import joint_part
 from rlu_cli.reports.method_part import method_part, notices
@@ -166,7 +166,7 @@ def _settings(finding: CaseFinding, *, redact: bool) -> dict[str, SettingValue]:
         for name, setting in finding.settings.items()
         if not (redact and name in _PRIVATE)
     }
-    hidden = _OWN_CODE if redact and runs_code(finding.hypotheses[0].model) else ()
+    hidden = _OWN_CODE if redact and names_files(finding.hypotheses[0].model) else ()
     return {
         name: _setting(Setting(None, setting.source) if name in hidden else setting, redact=redact)
         for name, setting in sorted(shown.items())
@@ -206,11 +206,15 @@ def _plain(value: Any) -> Any:
 
 
 def _assumptions(finding: CaseFinding, *, redact: bool) -> list[str]:
-    """Redacted: no class names, nor the files that were skipped, which lie in class folders."""
+    """Redacted: no class names, nor files: those that were skipped lie in class folders.
+
+    Neither are the objects in a file listed, whose classes may have private names.
+    """
     if not redact:
         return list(finding.assumptions)
     lines = [line for line in finding.assumptions if not line.startswith("class order")]
-    return [line.partition(": ")[0] if line.startswith("skipped") else line for line in lines]
+    cut = ("skipped", "contradiction", NOT_BUILT)
+    return [line.partition(": ")[0] if line.startswith(cut) else line for line in lines]
 
 
 def _kind(source: str) -> str:
@@ -222,7 +226,7 @@ def _hypothesis(one: ModelHypothesis, *, redact: bool) -> Hypothesis:
     def figure(value: float) -> float | None:
         return None if math.isnan(value) else value
 
-    hidden = redact and runs_code(one.model)
+    hidden = redact and names_files(one.model)
     return Hypothesis(
         model="own code" if hidden else printable(one.model, LONGEST_TEXT),
         arguments={} if hidden else _plain(one.arguments),

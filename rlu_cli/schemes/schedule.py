@@ -18,7 +18,12 @@ def learning_rates(rate: float, steps: int, schedule: str = "constant") -> tuple
     Raises ValueError that names what is expected.
     """
     shape = parse_schedule(schedule)
-    rates = tuple(shape(rate, step, steps) for step in range(steps))
+    try:
+        rates = tuple(shape(rate, step, steps) for step in range(steps))
+    except OverflowError:
+        rates = (math.inf,)
+    if not max(rates) < math.inf:
+        raise ValueError("a schedule whose rates are finite")
     if rates[0] <= 0 or min(rates) < 0:
         raise ValueError("a schedule whose rates are positive")
     return rates

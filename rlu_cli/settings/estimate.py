@@ -24,6 +24,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         default=("auto",),
         repeats=True,
         choices=_methods,
+        beside=False,
     ),
     "train_accuracy": SettingSpec(
         parse.between(0, 1),
@@ -71,6 +72,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         panel=ESTIMATE,
         default="auto",
         choices=lambda: EFFORTS,
+        beside=False,
     ),
     "alpha": SettingSpec(
         parse.between(1e-3, 1e6),
@@ -105,6 +107,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         metavar="M",
         panel=ESTIMATE,
         default=10_000,
+        most=10_000,
     ),
     "search": SettingSpec(
         parse.choice("checked", "printed", "none"),
@@ -121,6 +124,7 @@ ESTIMATE_SETTINGS: dict[str, SettingSpec] = {
         help="Maximum search passes. Default: printed 10, checked until no move helps.",
         metavar="T",
         panel=ESTIMATE,
+        most=100,
     ),
     "output": SettingSpec(
         parse.text,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlu_cli.errors import InputError, printable
+from rlu_cli.regular_files import read_regular
 from rlu_cli.settings.layers import Layer
 from rlu_cli.types import Setting
 
@@ -50,9 +51,8 @@ def _toml_layers(folders: Any, *, trusted: bool) -> Iterator[Layer]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_TOML:
-            raise ValueError("over a megabyte")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_regular(path, _MAX_TOML).decode("utf-8").replace("\r\n", "\n")
+        return tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as problem:
         raise InputError(
             "E201",

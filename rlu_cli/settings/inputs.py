@@ -8,12 +8,15 @@ from rlu_cli.settings.specs import (
     ALL,
     ATTACK,
     AUDITS,
+    CLIENT,
     IMAGES,
     LIMITS,
     MODEL,
     SIMULATE,
     SettingSpec,
 )
+
+_UPDATE_KINDS = ("auto", "weights", "delta", "minus-delta", "gradient")
 
 INPUT_SETTINGS: dict[str, SettingSpec] = {
     "truth": SettingSpec(
@@ -28,18 +31,21 @@ INPUT_SETTINGS: dict[str, SettingSpec] = {
     "model": SettingSpec(
         parse.text,
         give="--model NAME (`rlu models` lists them, or path/model.py:Net)",
-        help="Architecture (rlu models), pkg.mod:factory or path/model.py:Net, whose code is run. "
-        "Default: recognised from names and shapes.",
+        help="Architecture (rlu models, or recognised), torchvision:NAME, timm:NAME, hf:DIR or "
+        "your own code, path/model.py:Net.",
         helps={
-            SIMULATE: "Architecture (rlu models), pkg.mod:factory or path/model.py:Net, whose code "
-            "is run."
+            SIMULATE: "Architecture (rlu models), torchvision:NAME, timm:NAME or your own code, "
+            "path/model.py:Net."
         },
         metavar="NAME",
         commands=ALL,
         basic=(SIMULATE,),
         panel=MODEL,
         defaults={SIMULATE: "lenet5"},
-        choices=lambda: table_names("models/table.py", "ARCHITECTURES"),
+        choices=lambda: (
+            *table_names("models/table.py", "ARCHITECTURES"),
+            *(f"{source}:" for source in table_names("models/sources.py", "SOURCES")),
+        ),
     ),
     "model_args": SettingSpec(
         parse.model_arguments,
@@ -50,6 +56,17 @@ INPUT_SETTINGS: dict[str, SettingSpec] = {
         panel=MODEL,
         option="--model-arg",
         repeats=True,
+    ),
+    "update_kind": SettingSpec(
+        parse.choice(*_UPDATE_KINDS),
+        give="--update-kind auto|weights|delta|minus-delta|gradient",
+        help="What the client sent: weights, delta (client - global), minus-delta or gradient; "
+        "auto: told from the numbers.",
+        metavar="KIND",
+        commands=(ATTACK,),
+        panel=CLIENT,
+        default="auto",
+        choices=lambda: _UPDATE_KINDS,
     ),
     "layer": SettingSpec(
         parse.text,
@@ -113,6 +130,7 @@ INPUT_SETTINGS: dict[str, SettingSpec] = {
         metavar="N",
         commands=ALL,
         panel=IMAGES,
+        most=512,
     ),
     "device": SettingSpec(
         parse.text,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,9 @@ def resolve(layers: Sequence[Layer], command: str) -> dict[str, Setting]:
             if name not in found and _counts(name, command):
                 found[name] = _accepted(name, given, layer)
                 beside |= set() if layer.trusted else {name}
+            elif name in found and _disagrees(name, found[name], given):
+                others = (*found[name].contradicted, given)
+                found[name] = replace(found[name], contradicted=others)
     if "model_args" in beside:
         _refuse_arguments(found)
     for name, spec in SETTINGS.items():
@@ -73,6 +76,30 @@ def resolve(layers: Sequence[Layer], command: str) -> dict[str, Setting]:
         if name not in found and default is not None and _counts(name, command):
             found[name] = Setting(default, "default")
     return found
+
+
+def _disagrees(name: str, believed: Setting, other: Setting) -> bool:
+    """Whether two files say different things of the client or its model.
+
+    What the user typed, or set in the environment, needs no explanation.
+    """
+    typed = believed.source in (FLAG, ARGUMENT) or believed.source.startswith("RLU_")
+    if typed or not SETTINGS[name].evidence:
+        return False
+    try:
+        return bool(SETTINGS[name].parse(other.value) != believed.value)
+    except ValueError:  # nothing that the setting can be
+        return False
+
+
+def contradictions(settings: Mapping[str, Setting]) -> list[str]:
+    """A sentence for every setting on which two files disagree."""
+    return [
+        f"contradiction in {name}: {printable(setting.value)} is used, from {setting.source}; "
+        + "; ".join(f"{other.source} has {printable(other.value)}" for other in others)
+        for name, setting in settings.items()
+        if (others := setting.contradicted)
+    ]
 
 
 def _counts(name: str, command: str) -> bool:
@@ -118,6 +145,7 @@ def _accepted(name: str, given: Setting, layer: Layer) -> Setting:
             hint=f"expected {expected}",
         ) from None
     value = str(layer.folder / parsed) if SETTINGS[name].path else parsed
+    value = _from_folder(value, layer.folder) if name == "model" else value
     return Setting(value, given.source)
 
 
@@ -140,9 +168,11 @@ def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:
     value, why = given.value, None
     if not SETTINGS[name].beside:
         why = "a file beside what is under inspection is not the user"
+    elif _orders_work(name, value):
+        why = f"more than {SETTINGS[name].most:,} would take long, and this file is not the user"
     elif name == "model" and isinstance(value, str) and runs_code(value):
         why = "it would run code that the user did not name"
-    elif SETTINGS[name].path and isinstance(value, str) and not _inside(layer.folder, value):
+    elif isinstance(value, str) and _reaches_outside(name, value, layer.folder):
         why = f"it lies outside {printable(layer.folder)}"
     if why is not None:
         raise UsageError(
@@ -151,6 +181,30 @@ def _refuse_unsafe(name: str, given: Setting, layer: Layer) -> None:
             why=why,
             hint=f"if you want it, name it on the command line: {SETTINGS[name].give}",
         )
+
+
+def _orders_work(name: str, value: Any) -> bool:
+    """Whether a number is above what a file beside the inspected ones may ask for."""
+    most = SETTINGS[name].most
+    try:
+        return most is not None and SETTINGS[name].parse(value) > most
+    except ValueError:  # said where the value is taken
+        return False
+
+
+def _reaches_outside(name: str, value: str, folder: Path) -> bool:
+    """Whether a path, or the folder of a model `hf:DIR`, lies outside the file's folder."""
+    source, _, place = value.partition(":")
+    if name == "model":
+        return source == "hf" and not _inside(folder, place)
+    return SETTINGS[name].path and not _inside(folder, value)
+
+
+def _from_folder(model: Any, folder: Path) -> Any:
+    """`hf:DIR` with a relative DIR taken from the folder of the file that names it."""
+    source, colon, place = str(model).partition(":")
+    here = folder == Path.cwd() or source != "hf"
+    return model if here else f"{source}{colon}{folder / place}"
 
 
 def _inside(folder: Path, value: str) -> bool:

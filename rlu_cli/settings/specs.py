@@ -37,6 +37,8 @@ class SettingSpec:
     choices   → the values a shell completes
     path      whether the value is a path, taken from the folder of the file that names it
     beside    whether a file beside what is inspected may give it
+    most      largest number that such a file may give: more would order work; None for any
+    evidence  whether it describes the client or its model, so that two files should agree on it
     """
 
     parse: Callable[[Any], Any]
@@ -54,6 +56,8 @@ class SettingSpec:
     choices: Callable[[], Sequence[str]] = tuple
     path: bool = False
     beside: bool = True
+    most: int | None = None
+    evidence: bool = False
 
     def help_of(self, command: str) -> str:
         """What `--help` of one command says."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rlu_cli.settings.client import CLIENT_SETTINGS
 from rlu_cli.settings.estimate import ESTIMATE_SETTINGS
 from rlu_cli.settings.federation import FEDERATION_SETTINGS
 from rlu_cli.settings.inputs import INPUT_SETTINGS
 from rlu_cli.settings.specs import SettingSpec
 
+# Of the inputs, those that describe the model and what the client fed it; of the client, all.
+_EVIDENCE = (*CLIENT_SETTINGS, "model", "model_args", "layer", "classes", "normalize", "image_size")
+
 SETTINGS: dict[str, SettingSpec] = {
-    **CLIENT_SETTINGS,
-    **FEDERATION_SETTINGS,
-    **INPUT_SETTINGS,
-    **ESTIMATE_SETTINGS,
+    name: replace(spec, evidence=name in _EVIDENCE and not spec.path)
+    for name, spec in (
+        CLIENT_SETTINGS | FEDERATION_SETTINGS | INPUT_SETTINGS | ESTIMATE_SETTINGS
+    ).items()
 }
 
 

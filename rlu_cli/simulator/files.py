@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,16 @@ PARTIAL = ".partial"
 def write_whole(file: Path, content: bytes | memoryview) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}{PARTIAL}")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, file)
+    try:
+        with partial.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, file)
+    except OSError:  # a full disk: what was begun would take more of it
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -64,10 +64,26 @@ class RunFolder:
         return read_state(self.server_file(number))
 
     def read_client(self, number: int, client: int) -> State | None:
-        """The client's state, None unless it and its truth are both complete."""
-        if read_json(self.truth_file(number, client)) is None:
+        """The client's state, None unless it and its truth are both complete and agree."""
+        if not self._is_truth(read_json(self.truth_file(number, client))):
             return None
         return read_state(self.client_file(number, client))
+
+    def _is_truth(self, truth: dict[str, Any] | None) -> bool:
+        """Whether a truth file is whole: these classes, and counts that are the steps' sum."""
+        if truth is None or truth.get("classes") != list(self.classes):
+            return False
+        counts, steps = truth.get("counts"), truth.get("per_step")
+        if not isinstance(counts, list) or not isinstance(steps, list) or not steps:
+            return False
+        rows = [counts, *steps]
+        whole = all(
+            isinstance(row, list)
+            and len(row) == len(self.classes)
+            and all(type(n) is int and n >= 0 for n in row)
+            for row in rows
+        )
+        return whole and [sum(column) for column in zip(*steps, strict=True)] == counts
 
     def require_client(self, number: int, client: int) -> State:
         state = self.read_client(number, client)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rlu_cli.errors import InputError, printable
+from rlu_cli.errors import InputError, RluError, printable
 from rlu_cli.models.input_scaling import Normalisation
 from rlu_cli.simulator.client import to_pixels
 
@@ -38,6 +38,8 @@ def _check_classes(model: nn.Module, pixels: torch.Tensor, classes: int) -> None
         with torch.no_grad():
             shape = tuple(model(pixels).shape)
         why = "" if shape == wanted else f"it returns {shape}, not (images, classes) = {wanted}"
+    except RluError:
+        raise
     except Exception as error:  # whatever the user's own code raises
         why = printable(error)
     if why:
@@ -54,6 +56,8 @@ def _check_single(model: nn.Module, pixels: torch.Tensor) -> None:
     try:
         with torch.no_grad():
             model(pixels)
+    except RluError:
+        raise
     except Exception as error:  # whatever the user's own code raises
         raise InputError(
             "E240",

@@ -227,9 +227,20 @@ def test_images_of_another_kind_are_named() -> None:
 def test_an_update_in_place_of_weights_is_named() -> None:
     given = client()
     moved: dict[str, Tensor] = {k: v - given.before[k] for k, v in given.after.items()}
-    found = replace(given, after=moved).named
+    assert replace(given, after=moved).named is None  # read right
+    found = replace(given, after=moved).told(update_kind="weights").named
     assert found is not None
     assert found.name == "delta"
+    assert found.advice == "give --update-kind delta"
+
+
+def test_an_update_in_place_of_the_global_model_is_named() -> None:
+    given = client()
+    moved: dict[str, Tensor] = {k: v - given.before[k] for k, v in given.after.items()}
+    found = replace(given, before=moved, after=given.before).named
+    assert found is not None
+    assert found.name == "delta"
+    assert found.advice.startswith("exchange")
 
 
 def test_a_frozen_body_is_named() -> None:

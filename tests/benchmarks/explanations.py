@@ -370,8 +370,9 @@ def other_kind(lab: Lab, trial: Trial) -> Given:
 
 
 def delta(lab: Lab, trial: Trial) -> Given:
-    """The client's update instead of its weights."""
+    """The client's update, called its weights."""
     given = right(lab, trial)
+    given = replace(given, settings={**given.settings, "update_kind": "weights"})
     moved = {k: v - given.before[k] if v.is_floating_point() else v for k, v in given.after.items()}
     return replace(given, after=moved)
 

@@ -255,7 +255,10 @@ def test_bare_output_layers_cannot_be_run() -> None:
     assert "--keep all" in error.hint
 
 
-def test_a_bare_layer_may_be_a_model_of_the_users_own() -> None:
+def test_a_bare_layer_may_be_a_model_of_the_users_own(work: Path) -> None:
+    code = "import torch\n\nclass Net(torch.nn.Sequential):\n    def __init__(self):\n"
+    code += "        super().__init__()\n        self.fc3 = torch.nn.Linear(84, 10)\n"
+    (work / "net.py").write_text(code)
     assert _case(*_heads(), model="net.py:Net").layer == "fc3"
 
 

@@ -186,3 +186,14 @@ def test_a_path_that_cannot_be_is_one_that_cannot_be_read(name: str, tmp_path: P
     with pytest.raises(RluError) as caught:
         load_truth(tmp_path / name, NAMES, None)
     assert caught.value.code == "E201"
+
+
+def test_a_clients_own_counts_stand_for_every_full_pass(tmp_path: Path) -> None:
+    path = _file(tmp_path, [3, 0, 5])
+    assert load_truth(path, NAMES, 24, passes=3).tolist() == [9, 0, 15]
+    assert load_truth(path, NAMES, 8, passes=1).tolist() == [3, 0, 5]
+    assert load_truth(_file(tmp_path, [9, 0, 15]), NAMES, 24, passes=3).tolist() == [9, 0, 15]
+    with pytest.raises(InputError) as caught:
+        load_truth(path, NAMES, 27, passes=3)
+    assert caught.value.code == "E230"
+    assert "27, or 9 in each of 3 passes" in caught.value.message

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -93,8 +94,14 @@ def save_legacy(content: Any, path: Path) -> None:
     torch.save(content, path, _use_new_zipfile_serialization=False)
 
 
+def save_npz(content: Any, path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **{name: tensor.numpy() for name, tensor in content.items()})
+
+
 SAVERS: dict[str, Callable[[Any, Path], None]] = {
     "torch-zip": save_zip,
     "torch-legacy": save_legacy,
     "safetensors": save_file,
+    "npz": save_npz,
 }

@@ -101,6 +101,11 @@ TYPICAL: dict[str, tuple[list[Layer], str]] = {
     "dlg lenet": ([("body.0", (12, 3, 5, 5)), ("fc.0", (10, 768))], "fc.0"),
     "unusual name": ([("enc", (16, 8)), ("dec", (10, 16))], "dec"),
     "one bare layer": ([("", (10, 16))], ""),
+    "head defined before what it reads": (
+        [("verdict", (10, 64)), ("hidden", (64, 256))],
+        "verdict",
+    ),
+    "score": ([("trunk", (16, 8)), ("score", (10, 16)), ("probe", (4, 16))], "score"),
     "cut in between": ([("fc1", (32, 64)), ("fc2", (10, 16))], "fc2"),
 }
 
@@ -125,6 +130,26 @@ def test_the_order_of_a_named_head_does_not_matter(name: str) -> None:
 def test_the_name_does_not_hang_on_the_number_of_classes(name: str) -> None:
     layers, expected = TYPICAL[name]
     assert find_output_layer(_state(*layers), classes=7) == expected
+
+
+def test_tied_layers_are_one() -> None:
+    state = _state(("body.decode", (10, 16)), ("body.project", (10, 16)))
+    with pytest.raises(InputError):
+        find_output_layer({name: torch.randn(t.shape) for name, t in state.items()})
+    tied = torch.randn(10, 16)
+    assert find_output_layer(dict.fromkeys(state, tied)) == "body.decode"
+
+
+def test_layers_may_be_joined() -> None:
+    state = {name: torch.randn(4, width) for name, width in (("a.weight", 3), ("b.weight", 2))}
+    state |= {"a.bias": torch.ones(4), "b.bias": torch.arange(4.0)}
+    assert find_output_layer(state, layer="a+module.b.weight") == "a + b"
+    head = read_head(state, "a + b")
+    assert torch.equal(head.weight, torch.cat([state["a.weight"], state["b.weight"]], 1))
+    assert head.bias is not None
+    assert head.bias.tolist() == [1, 2, 3, 4]
+    del state["b.bias"]
+    assert read_head(state, "a + b").bias is None
 
 
 TWO = _state(("trunk", (16, 8)), ("tasks.colour", (4, 16)), ("tasks.shape", (6, 16)))

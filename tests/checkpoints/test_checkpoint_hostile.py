@@ -28,7 +28,7 @@ from checkpoint_files import (
 from safetensors.torch import save_file
 from torch import nn
 
-from rlu_cli.checkpoints import open_checkpoint, pickle_scan
+from rlu_cli.checkpoints import open_checkpoint, pickle_machine
 
 ONE = struct.pack("<f", 1.0)
 
@@ -65,7 +65,11 @@ def test_code_in_a_pickle_does_not_run(
     form: str, path: Path, tmp_path: Path, refusal: Refusal
 ) -> None:
     marker = tmp_path / "ran"
-    SAVERS[form]({"model": {"w": torch.zeros(1)}, "x": Bomb(marker)}, path)
+    SAVERS[form]({"model": {"w": torch.ones(1)}, "x": Bomb(marker)}, path)
+    opened = open_checkpoint(path)
+    assert torch.equal(opened.state["w"], torch.ones(1))
+    assert opened.objects == (f"{os.name}.mkdir",)
+    SAVERS[form]({"x": Bomb(marker)}, path)
     error = refusal(path)
     assert error.code == "E203"
     assert dict(error.facts)["needs"] == f"{os.name}.mkdir"
@@ -123,13 +127,13 @@ def test_code_in_any_pickle_of_a_legacy_file_is_found(
 
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("form", ["torch-zip", "torch-legacy"])
-def test_a_whole_model_is_refused_with_the_way_to_save_it(
+def test_a_module_without_a_tensor_is_refused_with_the_way_to_save_it(
     form: str, path: Path, refusal: Refusal
 ) -> None:
-    SAVERS[form](nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Linear(1, 1), nn.Tanh()), path)
+    SAVERS[form](nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Flatten(), nn.Identity()), path)
     error = refusal(path)
     assert error.code == "E203"
-    assert "torch.nn.modules.conv.Conv2d" in dict(error.facts)["needs"]
+    assert "torch.nn.modules.activation.ReLU" in dict(error.facts)["needs"]
     assert "(1 more)" in dict(error.facts)["needs"]
     assert "torch.save(model.state_dict(), " in error.hint
 
@@ -169,8 +173,8 @@ def test_bytearray_could_reserve_any_memory(path: Path, refusal: Refusal) -> Non
 @pytest.mark.parametrize(
     "code",
     [
-        b"\x80\x02)" + b"\x85" * 100_000 + b".",  # hashing it overflows the stack
-        b"\x80\x02)" + b"q\x00h\x00\x86" * 60 + b".",  # hashing it takes 2**60 steps
+        b"\x80\x02)" + b"\x85" * 100_000 + b".",  # walking it overflows the stack
+        b"\x80\x02)" + b"q\x00h\x00\x86" * 60 + b".",  # it would have 2**60 items
         b"\x80\x02Nr\xff\xff\xff\xff.",  # the last memo entry of all
     ],
     ids=["deep", "doubling", "memo"],
@@ -183,7 +187,7 @@ def test_the_scan_itself_is_no_bomb(code: bytes, path: Path, refusal: Refusal) -
 def test_a_pickle_of_endless_steps(
     path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pickle_scan, "MAX_OPCODES", 1000)
+    monkeypatch.setattr(pickle_machine, "MAX_OPCODES", 1000)
     assert refusal(write_zip(path, b"\x80\x02" + b"N0" * 600 + b"N.", {})).code == "E204"
 
 
@@ -267,15 +271,6 @@ def test_storage_shorter_than_declared_would_be_read_past_its_end(
 @pytest.mark.usefixtures("unloaded")
 def test_storage_that_is_missing(path: Path, refusal: Refusal) -> None:
     assert refusal(write_zip(path, pickled({"w": fake(4, (4,), (1,))}), {})).code == "E202"
-
-
-@pytest.mark.usefixtures("unloaded")
-def test_numpy_archive_is_named(path: Path, refusal: Refusal) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("w.npy", b"\x93NUMPY")
-    error = refusal(path)
-    assert error.code == "E202"
-    assert "npz" in error.message
 
 
 # Legacy files
@@ -385,7 +380,7 @@ def test_views_beyond_their_storage_would_make_torch_extend_it(
         write_zip(path, pickled(content), {"0": 4 * ONE})
     error = refusal(path)
     assert error.code == "E206"
-    assert "larger than their storage" in error.message
+    assert "larger than its storage" in error.message
 
 
 @pytest.mark.usefixtures("unloaded")

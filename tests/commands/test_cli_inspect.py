@@ -70,6 +70,19 @@ def test_a_pair(world: World, rlu: Command) -> None:
     assert rows["BatchNorm steps"] == "n/a"
 
 
+def test_a_pair_whose_second_file_holds_a_delta(world: World, work: Path, rlu: Command) -> None:
+    before, after = world.states
+    sent = {f"model.{name}": after[name] - before[name] for name in before}
+    pair = write_pair(work / "pair", before, sent)
+    rows = _rows(rlu("inspect", pair[1], pair[3]).out.partition("\npair\n")[2])
+    plain = _rows(rlu("inspect", world.before, world.after).out.partition("\npair\n")[2])
+    assert rows["sent"].startswith("delta  (told from the numbers: its length is")
+    assert plain["sent"].startswith("weights")
+    assert rows["size of Δb"] == plain["size of Δb"]
+    assert rows["raised most"] == plain["raised most"]
+    assert "model." in rows["note 2"]
+
+
 def test_counters_of_a_pair(world: World, work: Path, rlu: Command) -> None:
     counted = [
         {**state, "bn.num_batches_tracked": torch.tensor(passes)}
@@ -101,7 +114,9 @@ def test_code_in_a_file_does_not_run(second: bool, world: World, work: Path, rlu
     torch.save({"model": world.states[0], "x": Bomb(work / "ran")}, work / "bomb.pt")
     files = [world.before, "bomb.pt"] if second else ["bomb.pt"]
     result = rlu("inspect", *files)
-    assert (result.status, result.out, result.err[:11]) == (3, "", "error[E203]")
+    # The second file's tensors are those of the first: nothing to compare, and nothing ran.
+    assert (result.status, result.err[:11]) == ((3, "error[E213]") if second else (0, ""))
+    assert f"not built: {os.name}.mkdir" in result.out
     assert not (work / "ran").exists()
 
 
@@ -118,7 +133,7 @@ def test_settings_beside_a_file_are_not_read(world: World, work: Path, rlu: Comm
         (("{file}", "gone.pt"), "E201"),
         (("{file}", "--max-bytes", "10"), "E205"),
         (("{file}", "--layer", "head"), "E210"),
-        ((".",), "E201"),
+        ((".",), "E202"),
     ],
 )
 def test_what_cannot_be_inspected(words: Words, code: str, world: World, rlu: Command) -> None:

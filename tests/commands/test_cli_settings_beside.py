@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -103,6 +104,50 @@ def test_standing_inside_what_was_sent_changes_nothing(
     monkeypatch.chdir(sent / "below" if working == "below" else sent)
     refused("E105", 2, words, "model")
     assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        'method = "all"',
+        'method = "emulation"',
+        "virtual_clients = 10_000",
+        "effort = 'thorough'",
+        "draws = 100_000_000",
+        "iterations = 10_000",
+        "image_size = 4096",
+    ],
+)
+def test_no_work_is_ordered_from_there(
+    setting: str, words: Words, sent: Path, refused: Refused
+) -> None:
+    (sent / "rlu.toml").write_text(setting)
+    refused(
+        "E105",
+        2,
+        words,
+        setting.split()[0],
+        "rlu.toml",
+        "--" + setting.split()[0].replace("_", "-"),
+    )
+
+
+def test_modest_work_may_be_named_there(words: Words, sent: Path, rlu: Command) -> None:
+    (sent / "rlu.toml").write_text("draws = 200\niterations = 5\nimage_size = 32")
+    result = rlu(*words, "--model-arg", "act=relu", "--format", "json")
+    assert result.report["settings"]["draws"]["value"] == 200
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_as_truth_is_not_waited_for(words: Words, sent: Path, refused: Refused) -> None:
+    os.mkfifo(sent / "fifo")
+    (sent / "rlu.toml").write_text('truth = "fifo"')
+    refused("E201", 3, words, "fifo", "regular file")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device on this system")
+def test_a_device_as_truth_is_not_read(words: Words, refused: Refused) -> None:
+    refused("E201", 3, [*words, "--truth", "/dev/zero"], "/dev/zero", "regular file")
 
 
 @pytest.mark.parametrize(

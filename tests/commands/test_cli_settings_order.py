@@ -71,6 +71,21 @@ def test_each_place_is_overruled_by_the_one_before(
     assert _found(places, rlu, "--lr", "0.01") == (0.01, "flag")
 
 
+def test_files_that_disagree_are_shown(places: Places, rlu: Command) -> None:
+    """The run folder's rate is used, whatever the working directory says of it."""
+    inner, own = places.cwd / "rlu.toml", places.run / "rlu.toml"
+    inner.write_text("lr = 0.001\nepochs = 2")
+    own.write_text("lr = 0.01\nepochs = 2")
+    words = [*places.words, "--draws", "50", "--model-arg", "act=relu", "--normalize", "half"]
+    report = rlu(*words, "--format", "json").report
+    line = f"contradiction in lr: 0.01 is used, from {own}; {inner} has 0.001"
+    assert [one for one in report["assumptions"] if "contradiction" in one] == [line]
+    hidden = rlu(*words, "--redact", "--format", "json").report["assumptions"]
+    assert "contradiction in lr" in hidden
+    assert not any(str(inner) in one for one in hidden)
+    assert f"but {inner} has 0.001" in rlu(*words, "--show-settings").out
+
+
 def test_defaults_come_last(places: Places, rlu: Command) -> None:
     report = rlu(*places.words, "--lr", 0.01, "--epochs", 2, "--format", "json").report
     settings = report["settings"]

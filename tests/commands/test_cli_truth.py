@@ -146,3 +146,13 @@ def test_a_truth_that_is_not_there(told: Words, work: Path, refused: Refused) ->
 def test_a_truth_that_is_no_text(told: Words, work: Path, refused: Refused) -> None:
     (work / "truth.json").write_bytes(b"\xff\xfe\x00")
     refused("E201", 3, [*told, "--truth", "truth.json"], "truth.json")
+
+
+def test_a_clients_own_counts_score_full_passes(world: World, work: Path, rlu: Command) -> None:
+    """Two steps of eight labels are one pass over sixteen samples, or two over eight."""
+    (work / "truth.json").write_text(json.dumps([1] * 8 + [0, 0]))
+    words = ["attack", *world.pair, "--aux", str(world.aux), *world.told, "--truth", "truth.json"]
+    report = rlu(*words, "--samples", 8, "--format", "json").report
+    found = [row["count"] for row in report["result"]["counts"]]
+    twice = [2] * 8 + [0, 0]
+    assert report["metrics"]["iacc"] == pytest.approx(sum(map(min, found, twice)) / 16)

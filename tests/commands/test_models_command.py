@@ -10,7 +10,7 @@ import pytest
 
 import rlu_cli
 from rlu_cli.commands.models import models
-from rlu_cli.models import ARCHITECTURES
+from rlu_cli.models import ARCHITECTURES, SOURCES
 
 
 def test_every_architecture_and_option_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,6 +21,15 @@ def test_every_architecture_and_option_is_shown_whole(capsys: pytest.CaptureFixt
         assert architecture.name in out
         assert architecture.summary in out
         assert all(option in out for option in architecture.usage())
+
+
+def test_every_package_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    models()
+    out, _ = capsys.readouterr()
+    assert set(SOURCES) == {"torchvision", "timm", "hf"}
+    for source in SOURCES.values():
+        assert source.usage in out
+        assert source.summary in out
 
 
 def test_importing_the_command_does_not_import_torch() -> None:

@@ -347,3 +347,24 @@ def test_names_that_are_not_text_are_read_and_shown_escaped(tmp_path: Path) -> N
     assert len(data.images) == 7
     assert "\x1b" not in data.skipped[0]
     data.skipped[0].encode()
+
+
+def test_images_of_far_more_pixels_than_bytes_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is small enough by itself: 400 of them in a few megabytes would take 60 GB."""
+    monkeypatch.setattr(folder, "MAX_PIXELS", 40_000)
+    root = two_classes(tmp_path / "aux")
+    for number in range(5):
+        Image.new("L", (190, 190)).save(root / "cat" / f"z{number}.png")
+    data = read_images(root, size=8)
+    assert len(data.images) + len(data.skipped) == 11
+    assert len(data.skipped) >= 3
+    assert all("more pixels than bytes" in line for line in data.skipped)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_among_the_images_is_not_waited_for(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "aux")
+    os.mkfifo(root / "cat" / "pipe.png")
+    assert len(read_images(root).images) == 6

@@ -8,7 +8,9 @@ import pytest
 
 from rlu_cli.errors import RluError, UsageError
 from rlu_cli.settings.layers import (
+    FLAG,
     Layer,
+    contradictions,
     environment_layer,
     flag_layer,
     option_of,
@@ -41,6 +43,19 @@ def test_the_first_layer_that_says_it_counts() -> None:
     found = resolve([_layer("one", seed=1), _layer("two", seed=2, epochs=3)], ATTACK)
     assert found["seed"] == Setting(1, "one")
     assert found["epochs"] == Setting(3, "two")
+
+
+def test_files_that_disagree_contradict_each_other() -> None:
+    layers = [_layer("a", lr=0.1, seed=1), _layer("b", lr="0.1"), _layer("c", lr=0.2, seed=2)]
+    found = resolve(layers, ATTACK)
+    assert found["lr"].contradicted == (Setting(0.2, "c"),)
+    assert contradictions(found) == ["contradiction in lr: 0.1 is used, from a; c has 0.2"]
+
+
+@pytest.mark.parametrize("source", [FLAG, "RLU_LR"])
+def test_what_the_user_typed_needs_no_explanation(source: str) -> None:
+    found = resolve([_layer(source, lr=0.1), _layer("b", lr=0.2), _layer("c", lr=[])], ATTACK)
+    assert contradictions(found) == []
 
 
 def test_what_no_layer_says_has_its_default() -> None:
@@ -360,3 +375,13 @@ def test_all_that_is_missing_is_listed_with_how_to_give_it() -> None:
 def test_one_missing_setting_is_singular() -> None:
     with pytest.raises(UsageError, match="missing setting:"):
         require({}, ["lr"], ())
+
+
+def test_a_folder_of_a_model_is_taken_from_the_file_that_names_it(tmp_path: Path) -> None:
+    inside = resolve([_beside(tmp_path, model="hf:vit")], ATTACK)
+    assert inside["model"].value == f"hf:{tmp_path / 'vit'}"
+    assert resolve([_layer("flag", model="hf:vit")], ATTACK)["model"].value == "hf:vit"
+    for elsewhere in ("hf:/etc", "hf:../vit"):
+        assert _refusal(_beside(tmp_path, model=elsewhere)).code == "E105"
+    known = resolve([_beside(tmp_path, model="torchvision:resnet18")], ATTACK)
+    assert known["model"].value == "torchvision:resnet18"

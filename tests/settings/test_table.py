@@ -98,9 +98,9 @@ def test_what_a_shell_completes_is_taken(name: str, choice: str) -> None:
     SETTINGS[name].parse(completed)
 
 
-def test_a_file_beside_what_is_inspected_may_give_all_but_outputs_and_limits() -> None:
+def test_a_file_beside_what_is_inspected_may_give_all_but_outputs_limits_and_work() -> None:
     assert {n for n, spec in SETTINGS.items() if not spec.beside} == {
-        *("output", "max_bytes", "virtual_clients")
+        *("output", "max_bytes", "virtual_clients", "method", "effort")
     }
 
 

@@ -1,4 +1,4 @@
-"""The client's update was given in place of its weights."""
+"""The client's update was given in place of a model: as the global one, or called weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from rlu_cli.audit.explanations.clues import Clues
 from rlu_cli.audit.explanations.explanation import PROOF, Explanation
 
 _SHORT = 0.35  # length of a model over the other's, below which it is no model of the same kind
+
+_FIRST = ("first", "exchange --global and --local, or give the model the client started from")
+_SECOND = ("second", "give --update-kind delta")
 
 
 def delta(clues: Clues) -> Explanation | None:
@@ -23,11 +26,11 @@ def delta(clues: Clues) -> Explanation | None:
     shorter, longer = sorted((before, after))
     if shorter > _SHORT * longer:
         return None
-    which = "second" if after < before else "first"
+    which, advice = _SECOND if after < before else _FIRST
     return Explanation(
         "delta",
         PROOF + longer / max(shorter, 1e-12),
         f"the weights in the {which} file are {shorter / longer:.1%} as long as those in the "
         "other, as if it held an update and not a model",
-        "add it to the global model, and give the sum with --local",
+        advice,
     )

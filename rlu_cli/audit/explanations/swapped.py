@@ -15,6 +15,10 @@ _DIRECTIONS, _DIRECTIONS_TRAINED = 45.0, 38.0
 _FEW = 100.0  # images at which the angle counts half: it varies with the images of few
 _PER_EVENNESS = 40.0
 _ADVICE = "exchange --global and --local"
+_REVERSED = {  # an update that was subtracted the other way round
+    "delta": "the file holds global minus client: give --update-kind minus-delta",
+    "minus-delta": "the file holds client minus global: give --update-kind delta",
+}
 
 
 def swapped(clues: Clues) -> Explanation | None:
@@ -24,6 +28,7 @@ def swapped(clues: Clues) -> Explanation | None:
           from the second file backwards instead of from the first forwards, and of how much more
           evenly the second file's model spreads its predictions: a client's labels are skewed
     """
+    advice = _REVERSED.get(clues.case.value("update_kind"), _ADVICE)
     changes = counter_changes(clues.pair.before, clues.pair.after)
     if changes and max(changes) < 0:
         return Explanation(
@@ -31,7 +36,7 @@ def swapped(clues: Clues) -> Explanation | None:
             PROOF,
             f"BatchNorm counters fall by {-max(changes):g} from the first file to the second: the "
             "round ran from the second to the first",
-            _ADVICE,
+            advice,
         )
     if any(changes) or clues.fit is None:
         return None
@@ -46,7 +51,7 @@ def swapped(clues: Clues) -> Explanation | None:
         better_fit(clues.fit, other, directions) + _PER_EVENNESS * evenness,
         "training from the second file leads to the first (cosine of the updates "
         f"{other.cosine:.2f}) rather than the other way round ({clues.fit.cosine:.2f})",
-        _ADVICE,
+        advice,
     )
 
 
