@@ -35,7 +35,7 @@ SHOWS = {"__main__", "cli", "commands"}
 CHOOSES_DEVICE = {"evidence", "commands"}
 TOUCHES_DISK = {
     *("experiments", "checkpoints", "datasets", "models", "simulator", "commands"),
-    *("case", "settings", "hashing", "ledger", "regular_files"),
+    *("case", "settings", "hashing", "ledger", "regular_files", "runs"),
     "cli",  # the null device, when a pipe has gone
 }
 LIGHT = ("cli", "errors", "commands")
