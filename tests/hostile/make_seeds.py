@@ -10,6 +10,8 @@ import json
 import pickle
 import struct
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ import run_folders as lay  # noqa: E402
 from checkpoint_files import FakeStorage, fake, pickled  # noqa: E402
 
 SEEDS = Path(__file__).parent / "seeds"
+PARTS = Path(__file__).parent / "parts" / "__0_0.distcp"  # what the metadata describes
 _STATE = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2)}
 
 
@@ -67,10 +70,24 @@ def _trainer() -> dict[str, Any]:
     return {"model": _STATE, "optimizer": {"state": state, "param_groups": [group]}, "epoch": 1}
 
 
+def _distributed() -> tuple[bytes, bytes]:
+    """The metadata and the one file of parts of a torch.distributed.checkpoint folder."""
+    from torch.distributed import checkpoint
+
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        checkpoint.save({"model": _STATE}, checkpoint_id=name, no_dist=True)
+        return (Path(name) / ".metadata").read_bytes(), (Path(name) / "__0_0.distcp").read_bytes()
+
+
 def seeds() -> dict[str, dict[str, bytes]]:
     """Reader: {name of a seed: bytes}."""
     pixels, labels = np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1])
-    batch = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1], b"label_names": [b"a"]}
+    batch = {
+        b"data": np.zeros((2, 3072), np.uint8),
+        b"labels": [0, 1],
+        b"label_names": [b"a", b"b"],
+    }
     view = {"w": fake(16, (4, 4), (4, 1)), "b": fake(16, (4,), (1,))}
     trainer = {"train_batch_size": 4, "max_steps": 2, "log_history": [{"step": 2}]}
     return {
@@ -89,7 +106,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
             "arrays": pickled({"w": np.ones((2, 2), np.float32), "n": np.float64(1)}),
             "objects": pickled({"model": view, "args": lay.hf_arguments(), "s": FakeStorage(16)}),
         },
-        "distributed": {"metadata": pickled({"state_dict_metadata": {}, "storage_data": {}})},
+        "distributed": {"metadata": _distributed()[0]},
         "index": {"index": json.dumps({"weight_map": {"w": "model-1.safetensors"}}).encode()},
         "arguments": {"arguments": _saved(lay.hf_arguments())},
         "image": {
@@ -118,6 +135,8 @@ def seeds() -> dict[str, dict[str, bytes]]:
 
 
 def main() -> None:
+    PARTS.parent.mkdir(exist_ok=True)
+    PARTS.write_bytes(_distributed()[1])
     for reader, files in seeds().items():
         for name, data in files.items():
             path = SEEDS / reader / name
