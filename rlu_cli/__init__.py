@@ -17,7 +17,7 @@ row never import one another. (`tests/test_structure.py` reads the map and holds
     runs                           run folders of other systems, one system a file
     attacks schemes checkpoints models datasets        families: one method, format, … a file
     numerics hashing ledger        tensors in, tensors out; content hashes; resumable results
-    regular_files                  files that others made: regular ones only, size first
+    regular_files toml_text        files that others made: regular ones only, size first; their TOML
     types                          the values that pass between the steps
     errors                         every way a command can end
 """

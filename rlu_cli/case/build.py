@@ -117,9 +117,9 @@ def build_case(
 
     Raises the errors of `check_complete` and of the functions called here.
     """
-    pair, settings = open_sources((global_source, local_source), flags, run=run)
-    check_complete(settings, pair, run_hints(run, settings))
     try:
+        pair, settings = open_sources((global_source, local_source), flags, run=run)
+        check_complete(settings, pair, run_hints(run, settings))
         case = _opened(pair, settings, aux, strict=strict)
     except InputError as error:
         raise naming_code(error, run) from error

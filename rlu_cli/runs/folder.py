@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,12 @@ from typing import Any
 from rlu_cli.errors import InputError, printable
 from rlu_cli.regular_files import read_regular
 from rlu_cli.runs.yaml_text import parse_yaml
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from rlu_cli.toml_text import parse_toml
 
 _MAX_FILES = 20_000
 _MAX_DEPTH = 8
 _MAX_TEXT = 2**22  # a trainer's log of its steps is in one of them
+_MAX_TOML = 2**20
 _MAX_YAML = 2**17  # its parser takes a second for that much
 
 
@@ -51,7 +47,7 @@ class RunFolder:
 
     def toml(self, name: str) -> dict[str, Any]:
         """The table in a TOML file. Raises InputError E201."""
-        return self._table(name, lambda text: tomllib.loads(text.replace("\r\n", "\n")), _MAX_TEXT)
+        return self._table(name, parse_toml, _MAX_TOML)
 
     def yaml(self, name: str) -> dict[str, Any]:
         """The mapping in a YAML file; empty for another value. Raises InputError E201, E107."""

@@ -84,11 +84,13 @@ def scheme_of(name: Any, source: str) -> tuple[dict[str, Setting], tuple[str, ..
 
 def leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Names and values of a table and of those inside it, from the outside in."""
-    inner = []
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            inner.append(value)
-        else:
-            yield name, value
-    for one in inner:
-        yield from leaves(one)
+    tables = [table]
+    while tables:  # not by recursion: a dotted name in TOML may nest them without end
+        inner = []
+        for one in tables:
+            for name, value in one.items():
+                if isinstance(value, Mapping):
+                    inner.append(value)
+                else:
+                    yield name, value
+        tables = inner

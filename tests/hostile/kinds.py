@@ -269,6 +269,10 @@ KINDS: dict[str, Kind] = {
     "a setting with an escape": Kind("settings", lambda: b'"\\u001b[31m" = 1', "E101"),
     "settings of brackets": Kind("settings", lambda: b"a = " + _nested(100_000), "E201"),
     "settings over the limit": Kind("settings", lambda: b"#" * (2 * MILLION), "E201"),
+    "a setting of many parts": Kind("settings", lambda: b"lr" + b".a" * 20_000 + b" = 1", "E201"),
+    "arguments of many parts": Kind(
+        "settings", lambda: b"model_args" + b'."="' * 20_000 + b" = 1", "E201"
+    ),
     "a round of brackets": Kind("round", lambda: _nested(MILLION), "E231"),
     # run folders
     "an app elsewhere": Kind(
@@ -278,6 +282,9 @@ KINDS: dict[str, Kind] = {
     ),
     "numbers that no setting has": Kind(
         "flower", lambda: _project(f"lr = {'9' * 400}\nbatch-size = -1\nlocal-epochs = 1e300"), READ
+    ),
+    "a name of many parts": Kind(
+        "flower", lambda: _project("a = {a" + ".a" * 20_000 + " = 1}"), "E201"
     ),
     "an app of brackets": Kind("flower", lambda: b"a = " + _nested(100_000), "E201"),
     "a configuration of brackets": Kind("nvflare", lambda: _nested(MILLION), "E201"),
