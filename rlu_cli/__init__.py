@@ -14,9 +14,10 @@ row never import one another. (`tests/test_structure.py` reads the map and holds
     case simulator                 what the user gave, checked once; labelled federations on disk
     local_training                 how a client trained: optimiser, steps, order of batches
     settings                       every setting: its parser, option, default; its value and source
+    runs                           run folders of other systems, one system a file
     attacks schemes checkpoints models datasets        families: one method, format, … a file
     numerics hashing ledger        tensors in, tensors out; content hashes; resumable results
-    regular_files                  files that others made: regular ones only, size first
+    regular_files toml_text        files that others made: regular ones only, size first; their TOML
     types                          the values that pass between the steps
     errors                         every way a command can end
 """

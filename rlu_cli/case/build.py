@@ -17,6 +17,7 @@ from rlu_cli.case.output_layer import find_layer, recognised
 from rlu_cli.case.positions import with_names
 from rlu_cli.case.requirements import check_complete, require_local_training
 from rlu_cli.case.round_history import RoundHistory
+from rlu_cli.case.run_settings import naming_code, run_hints, run_notes
 from rlu_cli.case.sent import read_sent
 from rlu_cli.case.truth import load_truth
 from rlu_cli.checkpoints import (
@@ -29,6 +30,7 @@ from rlu_cli.errors import InputError, RluError, UsageError, printable
 from rlu_cli.local_training.description import LocalTraining, describe_local_training
 from rlu_cli.local_training.step_plan import StepPlan
 from rlu_cli.models import runs_code
+from rlu_cli.runs import Chosen
 from rlu_cli.settings.layers import Layer
 from rlu_cli.settings.specs import ATTACK, CALIBRATE
 from rlu_cli.types import Auxiliary, Checkpoint, Head, Setting
@@ -79,16 +81,20 @@ class Case:
 
 
 def open_sources(
-    sources: Sequence[CheckpointSource], flags: Layer, command: str = ATTACK
+    sources: Sequence[CheckpointSource],
+    flags: Layer,
+    command: str = ATTACK,
+    run: Chosen | None = None,
 ) -> tuple[CheckpointPair, dict[str, Setting]]:
     """Open the global and the client's checkpoint, and gather all settings.
 
     sources  one or two files or state dicts; a single one becomes both sides of the pair
+    run      the run folder they are from; None for none
 
     The client's file is read as its weights, whatever it sent, under the global file's names.
     """
     paths = [source for source in sources if isinstance(source, Path)]
-    first = gather_settings(flags, paths, None, command)
+    first = gather_settings(flags, paths, None, command, run)
     limit = first["max_bytes"].value
     names = ("global state dict", "local state dict")
     opened = [
@@ -96,11 +102,11 @@ def open_sources(
     ]
     opened = with_names(opened, lambda name: first[name].value if name in first else None)
     pair = CheckpointPair(opened[0], opened[-1])
-    settings = gather_settings(flags, paths, pair, command)
+    settings = gather_settings(flags, paths, pair, command, run)
     if len(opened) == 1:
         return pair, settings
     pair, decided = read_sent(pair, settings)
-    return pair, {**gather_settings(flags, paths, pair, command), **decided}
+    return pair, {**gather_settings(flags, paths, pair, command, run), **decided}
 
 
 def build_case(
@@ -110,17 +116,22 @@ def build_case(
     flags: Layer,
     *,
     strict: bool = False,
+    run: Chosen | None = None,
 ) -> Case:
     """Open, resolve and check everything one attack needs.
 
     aux     path of the auxiliary images, "none", or images already loaded
     strict  whether an unreadable image is an error
+    run     the run folder that the pair is from, which tells settings; None for none
 
     Raises the errors of `check_complete` and of the functions called here.
     """
-    pair, settings = open_sources((global_source, local_source), flags)
-    check_complete(settings, pair)
-    case = _opened(pair, settings, aux, strict=strict)
+    try:
+        pair, settings = open_sources((global_source, local_source), flags, run=run)
+        check_complete(settings, pair, run_hints(run, settings))
+        case = _opened(pair, settings, aux, strict=strict)
+    except InputError as error:
+        raise naming_code(error, run) from error
     value, training = case.value, case.training
     truth, path, notes = _truth(settings.get("truth"), local_source, case)
     return replace(
@@ -129,7 +140,7 @@ def build_case(
         velocity=old_momentum(training, case.pair, value),
         truth=truth,
         truth_path=path,
-        notes=(*case.notes, *notes),
+        notes=(*run_notes(run), *case.notes, *notes),
     )
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlu_cli.case.batchnorm_counters import inferred_epochs
+from rlu_cli.case.run_settings import run_layers
 from rlu_cli.checkpoints import CheckpointPair
+from rlu_cli.runs import Chosen
 from rlu_cli.settings.files import file_layers
 from rlu_cli.settings.layers import Layer, environment_layer, resolve
 from rlu_cli.settings.specs import ATTACK
@@ -15,7 +17,11 @@ from rlu_cli.types import Setting
 
 
 def gather_settings(
-    flags: Layer, paths: Sequence[Path], pair: CheckpointPair | None, command: str = ATTACK
+    flags: Layer,
+    paths: Sequence[Path],
+    pair: CheckpointPair | None,
+    command: str = ATTACK,
+    run: Chosen | None = None,
 ) -> dict[str, Setting]:
     """Every setting that is given or has a default; missing ones are not checked here.
 
@@ -24,13 +30,15 @@ def gather_settings(
     pair     opened checkpoints, which may contain settings and whose BatchNorm counters give
              the epochs if nothing else does; None before they are opened
     command  command whose settings and defaults apply
+    run      pair of a run folder, whose files tell settings; None for none
 
     Raises UsageError E101 and E105 as `resolve` does.
     """
     checkpoints = [] if pair is None else [pair.after, pair.before]
     facts = [{n: s for n, s in c.facts.items() if n in SETTINGS} for c in checkpoints]
     evidence, own = file_layers([*reversed(paths)], Path.cwd())
-    layers = [flags, environment_layer(), *evidence, *map(Layer, facts), *own]
+    above = [flags, environment_layer(), *evidence]
+    layers = [*above, *run_layers(run, above, pair), *map(Layer, facts), *own]
     settings = resolve(layers, command)
     epochs = None if pair is None else inferred_epochs(settings, pair)
     return settings if epochs is None else {**settings, "epochs": epochs}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rlu_cli.attacks import ATTACKS, AUTO
 from rlu_cli.case.batchnorm_counters import step_hints
@@ -15,12 +15,16 @@ from rlu_cli.settings.parsers import INFER
 from rlu_cli.types import Setting
 
 
-def check_complete(settings: Mapping[str, Setting], pair: CheckpointPair) -> None:
+def check_complete(
+    settings: Mapping[str, Setting], pair: CheckpointPair, notes: Sequence[str] = ()
+) -> None:
     """Check that no required setting is missing.
+
+    notes  what else is known of those that are, in sentences
 
     Raises UsageError E102 that lists every missing setting, or if `--lr infer` is impossible.
     """
-    hints = [*step_hints(settings, pair), *_rate_hints(settings, pair)]
+    hints = [*step_hints(settings, pair), *_rate_hints(settings, pair), *notes]
     require(settings, _needed(settings, pair), hints)
     if "lr" not in settings or settings["lr"].value != INFER:
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -37,6 +38,7 @@ from rlu_cli.checkpoints.in_memory import IN_MEMORY, checkpoint_of_state
 from rlu_cli.checkpoints.momentum import momentum_buffers, momentum_head
 from rlu_cli.checkpoints.names import is_beside, match_names, plain_name, shapes_of
 from rlu_cli.checkpoints.pair import CheckpointPair, check_pair
+from rlu_cli.checkpoints.pickle_values import Opaque, entries
 from rlu_cli.checkpoints.plain import plain_state
 from rlu_cli.checkpoints.positional import Layout, named_by
 from rlu_cli.checkpoints.sniff import sniff, sniff_folder
@@ -70,6 +72,7 @@ __all__ = [
     "momentum_head",
     "named_by",
     "named_in",
+    "open_attributes",
     "open_checkpoint",
     "open_from",
     "plain_name",
@@ -116,6 +119,19 @@ def open_checkpoint(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Checkp
         name = sniff(source, FORMATS)
         opened = _opened(FORMATS[name].read(source), source, name)
         return replace(opened, sha256=source.sha256())
+
+
+def open_attributes(path: Path, *, max_bytes: int) -> dict[str, Any]:
+    """The plain attributes of an object that a file holds, such as a trainer's arguments.
+
+    The object is not built. Members of enumerations are their text. Raises InputError as
+    `open_checkpoint` does; without attributes the dict is empty.
+    """
+    with open_source(path, max_bytes) as source:
+        held = entries(FORMATS[sniff(source, FORMATS)].read(source).value) or {}
+    named = {key: value for key, value in held.items() if isinstance(key, str)}
+    texts = {key: v.text if isinstance(v, Opaque) else v for key, v in named.items()}
+    return {key: v for key, v in texts.items() if isinstance(v, (bool, int, float, str))}
 
 
 def _opened(content: Content, source: Source, name: str) -> Checkpoint:

@@ -57,7 +57,9 @@ def call(machine: Machine, function: Any, args: Any) -> Any:
         return Unplain(UNPLAIN[name])
     if not isinstance(function, Opaque) and name not in machine.scan.foreign:
         machine.object_to(f"it calls {name or 'something that is no function'}")
-    return Opaque(name or "an object")
+    given = args.items if isinstance(args, Tuple) else ()
+    text = given[0] if len(given) == 1 and isinstance(given[0], str) else None
+    return Opaque(name or "an object", text=text)
 
 
 def _view(machine: Machine, args: tuple[Any, ...]) -> View | Unplain:

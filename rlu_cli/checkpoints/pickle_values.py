@@ -31,11 +31,13 @@ class Opaque:
 
     state  its attributes, as the file has them
     items  its entries, for a subclass of dict
+    text   the one text it was given, as a member of an enumeration is
     """
 
     name: str
     state: Any = None
     items: dict[Any, Any] | None = None
+    text: str | None = None
 
 
 @dataclass(eq=False, slots=True)

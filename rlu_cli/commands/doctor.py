@@ -8,6 +8,7 @@ REQUIRED = ("torch", "numpy", "scipy", "safetensors", "pydantic", "typer", "rich
 EXTRAS: dict[str, tuple[str, ...]] = {
     "plot": ("matplotlib",),
     "dp": ("opacus",),
+    "yaml": ("PyYAML",),
     "test": ("pytest", "hypothesis"),
     "lint": ("ruff", "mypy"),
 }

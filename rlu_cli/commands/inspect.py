@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlu_cli.errors import RluError, printable
+from rlu_cli.commands import run_options
+from rlu_cli.errors import RluError, UsageError, printable
 
 if TYPE_CHECKING:
-    from rlu_cli.types import Checkpoint
+    from rlu_cli.runs import Chosen
+    from rlu_cli.types import Checkpoint, Setting
 
 _BYTES = 2**34
 _SHOWN = 4
@@ -20,30 +22,82 @@ _LABEL = 18  # width of the longest label
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A checkpoint: file or folder.", show_default=False)],
+    file: Annotated[
+        Path | None, typer.Argument(help="A checkpoint: file or folder.", show_default=False)
+    ] = None,
     file2: Annotated[
         Path | None,
         typer.Argument(help="The client's checkpoint, to compare.", show_default=False),
     ] = None,
     layer: Annotated[str | None, typer.Option(metavar="NAME", help="Output layer.")] = None,
     max_bytes: Annotated[int, typer.Option(min=1, help="Largest file to open.")] = _BYTES,
+    run: run_options.RunDir = None,
+    round_: run_options.Round = None,
+    client: run_options.Client = None,
 ) -> None:
     """Show what is in a checkpoint, or in a pair of them; runs no code from it.
 
-    Format, wrappers, output layer and settings of each, and checks on the pair.
+    Format, wrappers, output layer and settings of each, and checks on the pair. With --run, the
+    pair of a run folder, and what else is in it.
     """
     from rlu_cli.checkpoints import open_checkpoint
 
-    paths = [path for path in (file, file2) if path is not None]
+    chosen = run_options.chosen_pair(run, round_, client, before=file, after=file2)
+    paths = _paths(chosen, file, file2)
+    for line in _run(chosen):
+        typer.echo(line)
     opened = _named([open_checkpoint(path, max_bytes=max_bytes) for path in paths])
     for checkpoint in opened:
         for line in _describe(checkpoint, layer):
             typer.echo(line)
-    for line in _settings(paths, opened):
+    for line in _settings(paths, opened, chosen):
         typer.echo(line)
     if len(opened) == 2 and all(one.named for one in opened):
         for line in _compare(opened[0], opened[1], layer):
             typer.echo(line)
+
+
+def _paths(chosen: Chosen | None, *files: Path | None) -> list[Path]:
+    """The checkpoints to show. Raises UsageError E102 for none."""
+    if chosen is not None:
+        return [chosen.before, chosen.after]
+    if files[0] is None:
+        raise UsageError(
+            "E102",
+            "missing argument: FILE",
+            hint="name a checkpoint, or the folder of a run with --run DIR",
+        )
+    return [path for path in files if path is not None]
+
+
+def _run(chosen: Chosen | None) -> Iterator[str]:
+    """The system of a run folder, its rounds and clients, the pair that is shown, and notes."""
+    if chosen is None:
+        return
+    run = chosen.run
+    rounds = sorted({one.round for one in run.exchanges})
+    clients = dict.fromkeys(one.client for one in run.exchanges if one.client)
+    yield printable(run.path)
+    rows = {
+        "system": run.system,
+        "rounds": _few(list(map(str, rounds))),
+        "clients": _few(list(clients)),
+        "shown": chosen.note,
+        "model": "not named" if run.model is None else _told(run.model),
+        "model code": "none" if run.code is None else f"{printable(run.code.reference)}  (not run)",
+    }
+    yield from _rows(rows)
+    yield from (f"  note: {note}" for note in run.notes)
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(printable(name, 60) for name in names[:_SHOWN])
+    more = len(names) - _SHOWN
+    return (shown or "none") + (f", …, {printable(names[-1], 60)}" if more > 0 else "")
+
+
+def _told(given: Setting) -> str:
+    return f"{printable(given.value, 80)}  ({printable(given.source)})"
 
 
 def _named(opened: list[Checkpoint]) -> list[Checkpoint]:
@@ -92,14 +146,17 @@ def _objects(checkpoint: Checkpoint) -> str:
     return f"not built: {shown}{more}" if held else "none"
 
 
-def _settings(paths: Sequence[Path], opened: Sequence[Checkpoint]) -> Iterator[str]:
+def _settings(
+    paths: Sequence[Path], opened: Sequence[Checkpoint], chosen: Chosen | None
+) -> Iterator[str]:
     """What variables, settings files and the checkpoints themselves would tell an attack."""
     from rlu_cli.case.gather import gather_settings
     from rlu_cli.checkpoints import CheckpointPair
     from rlu_cli.settings.layers import Layer
 
     try:
-        found = gather_settings(Layer({}), paths, CheckpointPair(opened[0], opened[-1]))
+        pair = CheckpointPair(opened[0], opened[-1])
+        found = gather_settings(Layer({}), paths, pair, run=chosen)
     except RluError as refused:
         yield f"settings: {refused.message}"
         return

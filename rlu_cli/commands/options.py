@@ -71,8 +71,8 @@ def with_settings(command: str) -> Callable[[Callable[..., None]], Callable[...,
 
         own = inspect.signature(function, eval_str=True).parameters.values()
         parameters = [one for one in own if one.name != "flags"]
-        first = [one for one in parameters if one.default is inspect.Parameter.empty]
-        last = [one for one in parameters if one.default is not inspect.Parameter.empty]
+        first = [one for one in parameters if _in_first_panel(one)]
+        last = [one for one in parameters if not _in_first_panel(one)]
         options = [_option(name, specs[name], command) for name in ordered]
         whole = [*first, *options, *last]
         keyed = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in whole]
@@ -83,6 +83,11 @@ def with_settings(command: str) -> Callable[[Callable[..., None]], Callable[...,
         return run
 
     return decorate
+
+
+def _in_first_panel(parameter: inspect.Parameter) -> bool:
+    """Whether `--help` shows an option of the command's own before all settings."""
+    return all(one.rich_help_panel is None for one in parameter.annotation.__metadata__)
 
 
 def _paragraphs(text: str) -> str:

@@ -98,7 +98,7 @@ def _images(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
         raise _bad(path, "it has no `images`")
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
         raise _bad(path, f"`images` has shape {images.shape}")
     if images.dtype == np.uint8:
         return images

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,12 +10,8 @@ from typing import Any
 from rlu_cli.errors import InputError, printable
 from rlu_cli.regular_files import read_regular
 from rlu_cli.settings.layers import Layer
+from rlu_cli.toml_text import parse_toml
 from rlu_cli.types import Setting
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FILE_NAME = "rlu.toml"
 _MAX_TOML = 2**20
@@ -51,8 +46,7 @@ def _toml_layers(folders: Any, *, trusted: bool) -> Iterator[Layer]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        text = read_regular(path, _MAX_TOML).decode("utf-8").replace("\r\n", "\n")
-        return tomllib.loads(text)
+        return parse_toml(read_regular(path, _MAX_TOML).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as problem:
         raise InputError(
             "E201",
