@@ -113,7 +113,7 @@ def test_every_example_of_the_api_runs(sample: Path, capsys: pytest.CaptureFixtu
     for block in blocks:
         exec(compile(block, "docs/api.md", "exec"), scope)
     printed = capsys.readouterr().out
-    assert "rlu\n" in printed
+    assert "pooled\n" in printed
     assert "E201" in printed
 
 

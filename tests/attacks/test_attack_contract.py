@@ -28,6 +28,7 @@ from rlu_cli.attacks.observations import (
     REEVALUATION,
     TILT,
     VIRTUAL_POPULATION,
+    VIRTUAL_TRIALS,
 )
 from rlu_cli.types import Evidence, GradientFreeOffset, Head, Observation, Outputs, Recovery
 
@@ -282,7 +283,8 @@ def test_the_capabilities_are_those_of_the_papers() -> None:
     assert _table(lambda method: not method.repeated) == sets
     assert _table(lambda method: not method.batch) == {"idlg"}
     assert _table(lambda method: DUMMIES in method.needs) == {"llg-star", "zlg"}
-    assert _table(lambda method: INTERPOLATION in method.needs) == {"path", "fusion", "bayes"}
+    seen = {"path", "fusion", "bayes", "pooled"}
+    assert _table(lambda method: INTERPOLATION in method.needs) == seen
     assert _table(lambda method: CLASS_UPDATES in method.needs) == {"ramakrishna-dan-virtual"}
     assert _table(lambda method: VIRTUAL_POPULATION in method.needs) == {"emulation"}
     summed = {"idlg", "gi", "llg", "llg-star", "llg+", "zlg", "zlg+", "dimitrov"}
@@ -290,12 +292,14 @@ def test_the_capabilities_are_those_of_the_papers() -> None:
     assert _table(lambda method: method.any_optimiser) == {
         "fusion",
         "bayes",
+        "pooled",
         "emulation",
         "ramakrishna-dan-virtual",
         *FLOORS,
     }
     assert _table(lambda method: REEVALUATION in method.needs) == {"fusion"}
-    assert _table(lambda method: TILT in method.needs) == {"fusion", "bayes"}
+    assert _table(lambda method: TILT in method.needs) == {"fusion", "bayes", "pooled"}
+    assert _table(lambda method: VIRTUAL_TRIALS in method.needs) == {"pooled"}
     assert _table(lambda method: method.trains) == {"ramakrishna-dan-virtual", "emulation"}
     assert _table(lambda method: method.built_of_virtual_clients) == {"emulation"}
     assert _table(lambda method: not method.needs_lr) == {"fusion"}
