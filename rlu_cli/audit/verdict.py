@@ -88,7 +88,7 @@ def _cause(diagnostics: Mapping[str, Any], case: Circumstances) -> tuple[str, st
             case.folds > _LONG,
             "the round is so long that the client has adapted to its labels: its update shows "
             "little more than the last batches",
-            "try --method emulation, or attack an update of fewer steps or a smaller rate",
+            "attack an update of fewer steps or a smaller rate, or try --effort thorough",
         ),
         (
             discrepancy > _DISCREPANT,
