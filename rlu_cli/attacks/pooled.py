@@ -37,6 +37,8 @@ class Pooled:
     """The mixture of the methods' answers, each with the spread of the posterior of `bayes`.
 
     prior  least and largest Dirichlet concentration of the client's labels; None: any
+    draws, iterations, search, seed
+           of `rlu`, which is left out if its search does not converge
 
     Without virtual trials, the weight of `rlu` and `path` together is ½ a², with a = 0 for short
     rounds and 1 for long ones (`Round.adapted`). With them, the weights are those of least squared
@@ -45,6 +47,10 @@ class Pooled:
     """
 
     prior: tuple[float, float] | None = None
+    draws: int = RLU.draws
+    iterations: int | None = RLU.iterations
+    search: str = RLU.search
+    seed: int = RLU.seed
 
     def __call__(self, evidence: Evidence) -> Recovery:
         attacks = self._attacks
@@ -76,7 +82,8 @@ class Pooled:
 
     @property
     def _attacks(self) -> Mapping[str, Attack]:
-        return {"bayes": Bayes(self.prior), "rlu": RLU(), "path": PATH.attack}
+        rlu = RLU(self.draws, self.iterations, self.search, self.seed)
+        return {"bayes": Bayes(self.prior), "rlu": rlu, "path": PATH.attack}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ CAPABILITIES = {
     "trained\nmodel": "trained",
     "any\nopti-\nmiser": "any_optimiser",
 }
+_UNBOUNDED = 10_000  # columns
 LEGEND = """\
 gives  counts of every class, or the set of classes that are present
 batch to trained model: the columns of Table 7 of the paper on RLU. Outside of
@@ -37,7 +38,7 @@ def methods() -> None:
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 200  # a pipe has no width of its own: never wrap
+        console.width = _UNBOUNDED  # a pipe has no width of its own: never wrap
     with console.capture() as shown:
         console.print(_capabilities(ATTACKS))
         console.print(f"\n{LEGEND}\n", soft_wrap=True)

@@ -90,6 +90,18 @@ def test_a_prior_of_few_classes_and_of_even_clients_pull_apart() -> None:
     assert float(few.shares.max()) > float(even.shares.max())
 
 
+@pytest.mark.parametrize("setting", [{"draws": 50}, {"seed": 5}, {"search": "none"}])
+def test_the_settings_of_rlu_are_those_of_its_part(setting: dict[str, Any]) -> None:
+    evidence = case(steps=40, lr=0.5)
+    assert not torch.equal(answer(evidence, **setting).shares, answer(evidence).shares)
+
+
+def test_a_search_cut_short_does_not_count() -> None:
+    found = answer(case(steps=40, lr=0.5), iterations=0)
+    assert set(found.diagnostics["weights"]) == {"bayes", "path"}
+    assert found.status.ok
+
+
 def test_where_the_update_is_not_linear_it_is_bayes() -> None:
     evidence = replace(case(), linear=False)
     assert "weights" not in answer(evidence).diagnostics

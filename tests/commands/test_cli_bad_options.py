@@ -161,7 +161,7 @@ def test_an_output_that_exists_is_kept(
     assert [p.name for p in work.iterdir()] == ["report.json"]
     assert kept.read_text() == "mine"
     assert rlu(*told, "--output", "report.json", "--force").status == 0
-    assert "recovered by rlu" in kept.read_text()
+    assert "recovered by pooled" in kept.read_text()
 
 
 def test_a_dangling_link_is_not_written_through(

@@ -40,7 +40,7 @@ def test_it_needs_no_client_and_says_what_to_expect(rlu: Command, run: Path) -> 
     done = _calibrate(rlu, run, "--format", "json")
     assert done.status == 0, done.err
     (expected,) = json.loads(done.out)["expected"]
-    assert expected["method"] == "bayes"
+    assert expected["method"] == "pooled"
     assert expected["virtual_clients"] == 4
     assert expected["floor_iacc"] < expected["iacc_measured"] < expected["iacc"] <= 1
     assert expected["upper_estimate"] is True

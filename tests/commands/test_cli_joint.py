@@ -35,13 +35,13 @@ def _simulated(folder: Path, plan: Plan, model: str = "lenet5", *arguments: str)
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three rounds of a LeNet-5: RLU reads them all but exactly, and knows no error."""
+    """Three rounds of a LeNet-5: all but exactly readable, though `rlu` knows no error."""
     return _simulated(tmp_path_factory.mktemp("plain") / "run", PLAN)
 
 
 @pytest.fixture(scope="module")
 def buffers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three rounds of a small VGG-16, whose BatchNorm buffers `fusion` reads with their error."""
+    """Three rounds of a small VGG-16, whose BatchNorm buffers are read with their error."""
     return _simulated(tmp_path_factory.mktemp("buffers") / "run", PLAN, "vgg16", *SMALL_VGG)
 
 
@@ -76,7 +76,7 @@ def _used(joint: dict[str, Any]) -> list[str]:
 
 
 def test_the_mean_over_rounds_where_no_error_is_known(plain: Path, rlu: Command) -> None:
-    joint = rlu(*_words(plain)).report["joint"]
+    joint = rlu(*_words(plain, "--method", "rlu")).report["joint"]
     assert _used(joint) == ["r000", "r001", "r002"]
     assert joint["left_out"] == []
     found = [row["share"] for row in joint["shares"]]
@@ -87,6 +87,18 @@ def test_the_mean_over_rounds_where_no_error_is_known(plain: Path, rlu: Command)
     )
     assert {row["low"] for row in joint["shares"]} == {None}
     assert "no interval" in joint["notes"][0]
+
+
+def test_where_the_error_is_known_every_share_has_an_interval(plain: Path, rlu: Command) -> None:
+    report = rlu(*_words(plain)).report
+    joint, truth = report["joint"], _true_shares(plain)
+    assert report["methods"][0]["method"] == "pooled"
+    assert _used(joint) == ["r000", "r001", "r002"]
+    assert joint["left_out"] == joint["notes"] == []
+    assert [row["share"] for row in joint["shares"]] == pytest.approx(truth, abs=0.01)
+    assert joint["metrics"]["iacc"] > 0.98
+    for row in joint["shares"]:
+        assert 0 <= row["low"] <= row["share"] <= row["high"] <= 1
 
 
 def test_the_answer_of_the_round_itself_is_the_same_with_and_without(
@@ -104,7 +116,7 @@ def test_intervals_of_all_rounds_are_narrower_than_those_of_one(
 ) -> None:
     report = rlu(*_words(buffers)).report
     joint = report["joint"]
-    assert report["methods"][0]["method"] == "bayes"
+    assert report["methods"][0]["method"] == "pooled"
     assert _used(joint) == ["r000", "r001", "r002"]
     assert sum(row["share"] for row in joint["shares"]) == pytest.approx(1)
     assert all(row["low"] <= row["share"] <= row["high"] for row in joint["shares"])

@@ -278,10 +278,8 @@ def test_an_archive_with_splits(told: Words, world: World, work: Path, rlu: Comm
     folders = rlu(*told[:-2], "--aux", world.aux, "--format", "json").report
     taken = rlu(*told[:-2], "--format", "json")
     assert taken.counts == world.counts
-    assert taken.report["diagnostics"] == {
-        **folders["diagnostics"],
-        "draws": taken.report["diagnostics"]["draws"],
-    }
+    assert taken.report["methods"][0]["method"] == "pooled"
+    assert taken.report["diagnostics"] == folders["diagnostics"]
     assert "test" in " ".join(taken.report["assumptions"])
     assert [row["class"] for row in taken.report["result"]["counts"]] == names.tolist()
     other = rlu(*told, "--aux-split", "train", "--format", "json").report
@@ -302,14 +300,16 @@ def test_grey_images_and_other_sizes(told: Words, world: World, work: Path, rlu:
 
 
 def test_some_images_of_each_class(told: Words, rlu: Command) -> None:
-    def shares(*more: object) -> list[float]:
-        report = rlu(*told, *more, "--format", "json").report
-        return [row["share"] for row in report["result"]["counts"]]
+    def seen(*more: object) -> tuple[list[float], float]:
+        report = rlu(*told, "--method", "rlu", *more, "--format", "json").report
+        cosine: float = report["diagnostics"]["embedding_cosine"]
+        return [row["share"] for row in report["result"]["counts"]], cosine
 
     few = ("--aux-per-class", 2)
-    assert shares(*few, "--seed", 1) == shares(*few, "--seed", 1)
-    assert shares(*few, "--seed", 1) != shares("--seed", 1)
-    assert shares("--aux-per-class", 100, "--seed", 1) == shares("--seed", 1)
+    some, every = seen(*few, "--seed", 1), seen("--seed", 1)
+    assert some == seen(*few, "--seed", 1)
+    assert all(one != other for one, other in zip(some, every, strict=True))
+    assert seen("--aux-per-class", 100, "--seed", 1) == every
 
 
 # Noise in place of images

@@ -111,7 +111,7 @@ def test_a_pipe_that_knows_no_such_letters(
     if form == "json":
         assert json.loads(text)["result"]["total"] == sum(world.counts)
     else:
-        assert f"{sum(world.counts)} labels recovered by rlu" in text
+        assert f"{sum(world.counts)} labels recovered by pooled" in text
 
 
 def test_a_full_standard_output(

@@ -36,17 +36,20 @@ def test_the_keys_that_stay(told: Words, world: World, work: Path, rlu: Command)
         assert set(given) == {"path", "sha256"}
     assert report["warnings"] == []
     assert report["seed"] == 0
-    figures = {"bias_sum", "weight_column_sum", "residual", "condition", "embedding_cosine"}
+    figures = {"bias_sum", "weight_column_sum", "embedding_cosine"}
     figures |= {"embedding_norm_ratio", "accuracy_before", "batchnorm_steps"}
-    assert set(report["diagnostics"]) >= figures | {"confidence_sum_before"}
-    assert report["diagnostics"]["confidence_sum_before"] == pytest.approx(1, abs=0.02)
+    assert set(report["diagnostics"]) >= figures | {"weights", "virtual_trials", "concentration"}
+    assert sum(report["diagnostics"]["weights"].values()) == pytest.approx(1)
+    plain = rlu(*told, "--method", "rlu", "--format", "json").report["diagnostics"]
+    assert set(plain) >= figures | {"residual", "condition", "confidence_sum_before"}
+    assert plain["confidence_sum_before"] == pytest.approx(1, abs=0.02)
 
 
 def test_the_first_method_stands_at_the_top_too(told: Words, rlu: Command) -> None:
     report = rlu(*told, "--format", "json").report
     first = report["methods"][0]
     assert set(first) >= {"method", "result", "metrics", "diagnostics", "warnings"}
-    assert first["method"] == "rlu"
+    assert first["method"] == "pooled"
     assert first["result"] == report["result"]
     assert first["metrics"] == report["metrics"]
 
@@ -96,17 +99,31 @@ def test_renamed_images_change_the_hash_and_nothing_else(
     assert first["diagnostics"] == second["diagnostics"]
 
 
-def test_the_same_seed_gives_the_same_answer(told: Words, rlu: Command) -> None:
-    reports = [rlu(*told, "--seed", seed, "--format", "json").report for seed in (3, 3, 4)]
+@pytest.mark.parametrize("method", ["auto", "rlu"])
+def test_the_same_seed_gives_the_same_answer(method: str, told: Words, rlu: Command) -> None:
+    words = [*told, "--method", method, "--format", "json"]
+    reports = [rlu(*words, "--seed", seed).report for seed in (3, 3, 4)]
     for report in reports:
         del report["created"]
     assert reports[0] == reports[1]
     shares = [[row["share"] for row in r["result"]["counts"]] for r in reports]
-    assert shares[0] != shares[2]
+    if method == "rlu":
+        assert shares[0] != shares[2]
+    else:  # of so short a round `pooled` is sure of the counts, whatever the seed
+        assert shares[0] == shares[2]
+
+
+def test_a_search_cut_short_is_left_out_of_what_is_pooled(
+    told: Words, world: World, rlu: Command
+) -> None:
+    result = rlu(*told, "--iterations", 0, "--format", "json")
+    assert result.status == 0
+    assert set(result.report["diagnostics"]["weights"]) == {"bayes", "path"}
+    assert result.counts == world.counts
 
 
 def test_a_search_cut_short_is_reported_with_status_4(told: Words, rlu: Command) -> None:
-    result = rlu(*told, "--iterations", 0, "--format", "json")
+    result = rlu(*told, "--method", "rlu", "--iterations", 0, "--format", "json")
     assert result.status == 4
     report = json.loads(result.out)
     assert report["result"]["ok"] is False
@@ -292,7 +309,7 @@ def test_a_terminal_without_colours(
     result = terminal(*told)
     assert result.status == 0
     assert "\x1b" not in result.out
-    assert "recovered by rlu" in result.out
+    assert "recovered by pooled" in result.out
 
 
 def test_a_pipe_gets_no_colours(told: Words, rlu: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,7 @@ def test_limits_and_outputs_in_the_users_own_project(
     (work / "rlu.toml").write_text('output = "report.json"\nmax_bytes = 1_000_000')
     result = rlu(*words)
     assert (result.status, result.out) == (0, "")
-    assert "recovered by rlu" in (work / "report.json").read_text("utf-8")
+    assert "recovered by pooled" in (work / "report.json").read_text("utf-8")
 
 
 @pytest.mark.parametrize("path", ["../secret.json", "{secret}", "sub/../../secret.json", "link"])

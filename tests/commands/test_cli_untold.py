@@ -190,7 +190,7 @@ def test_with_nothing_told_there_are_shares_and_their_intervals(
 ) -> None:
     report = rlu(*trained.words, "--lr", RATE, "--method", method).report
     result = report["result"]
-    chosen = {"auto": "bayes", "fusion": "fusion"}[method]
+    chosen = {"auto": "pooled", "fusion": "fusion"}[method]
     assert report["methods"][0]["method"] == chosen
     assert result["total"] is None
     for row in result["counts"]:
