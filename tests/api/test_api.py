@@ -90,7 +90,7 @@ def _with_error(finding: Finding, deviation: float, **plan: Any) -> Finding:
     assert first.recovery is not None
     covariance = deviation**2 * (torch.eye(10, dtype=torch.float64) - 0.1)
     plan_ = replace(case.plan, **plan)
-    recovery = replace(first.recovery, covariance=covariance)
+    recovery = replace(first.recovery, covariance=covariance, posterior=None)
     known = credibility(recovery, None, total=plan_.total, passes=1, confidence=0.9)
     method = replace(first, recovery=recovery, credibility=known)
     training = replace(case.training, plan=plan_)
@@ -107,7 +107,7 @@ def test_counts_shares_and_score_are_those_of_the_client(finding: Finding) -> No
     assert sum(finding.shares.values()) == pytest.approx(1)
     assert min(finding.shares.values()) >= 0
     assert list(finding.shares) == list(finding.classes)
-    assert finding.method == "rlu"
+    assert finding.method == "pooled"
     assert finding.ok
     assert finding.status
     assert finding.score is not None
@@ -240,13 +240,18 @@ def test_a_file_that_is_not_there_is_an_input_error() -> None:
 # Finding
 
 
-def test_a_method_that_knows_no_error_is_judged_by_another(finding: Finding) -> None:
-    assert finding.first.recovery is not None
-    assert finding.first.recovery.covariance is None
-    assert finding.intervals is not None
-    assert finding.expected_iacc is not None
-    assert finding.expected_iacc[0] > 0.99
-    assert finding.verdict.level == "reliable"
+@pytest.mark.parametrize(("method", "own"), [("rlu", False), ("pooled", True)])
+def test_a_method_that_knows_no_error_is_judged_by_another(method: str, own: bool) -> None:
+    told = _told(method=method)
+    found = rlu_cli.attack(SAMPLE / "g.pt", SAMPLE / "c3.pt", SAMPLE / "aux", **told)
+    assert found.first.recovery is not None
+    assert (found.first.recovery.covariance is not None) == own
+    assert found.first.credibility is not None
+    assert found.first.credibility.own == own
+    assert found.intervals is not None
+    assert found.expected_iacc is not None
+    assert found.expected_iacc[0] > 0.99
+    assert found.verdict.level == "reliable"
 
 
 def test_without_any_known_error_there_are_no_intervals(finding: Finding) -> None:
@@ -323,7 +328,7 @@ def test_a_notebook_shows_a_table_of_the_classes(finding: Finding) -> None:
     shown = finding._repr_html_()
     assert shown.count("<tr>") == 11
     assert "<td>123</td>" in shown
-    assert "method: rlu" in shown
+    assert "method: pooled" in shown
     assert finding.status.partition(":")[0] in shown
 
 
@@ -580,7 +585,7 @@ def test_the_callers_random_state_is_left_alone() -> None:
 
 def test_a_finding_shows_itself_in_a_line() -> None:
     finding = rlu_cli.attack(SAMPLE / "g.pt", SAMPLE / "c3.pt", SAMPLE / "aux", draws=50)
-    assert repr(finding).startswith("<Finding by rlu: {'0': ")
+    assert repr(finding).startswith("<Finding by pooled: {'0': ")
     assert len(repr(finding)) < 400
 
 
