@@ -12,7 +12,7 @@ from torch import nn
 from rlu_cli.attacks import ATTACKS, concerns, method_for
 from rlu_cli.attacks import AUTO as AUTO_METHOD
 from rlu_cli.attacks.method import learned_something
-from rlu_cli.attacks.noise_model import round_of
+from rlu_cli.attacks.noise_model import added_noise, round_of
 from rlu_cli.attacks.observations import INTERPOLATION, VIRTUAL_POPULATION, VIRTUAL_TRIALS
 from rlu_cli.audit.applicability import refusal, refuse_noise_on_trained, require_any
 from rlu_cli.audit.assumptions import assumptions
@@ -244,7 +244,9 @@ def _circumstances(
         return Circumstances(explanation, _MANY_IMAGES, 0.0, learned)
     images = torch.bincount(case.auxiliary.labels, minlength=case.auxiliary.classes)
     folds = round_of(evidence, evidence[INTERPOLATION].outputs).folds
-    return Circumstances(explanation, int(images.min()), folds, learned)
+    signal = float(evidence.signal.double().square().mean())
+    noise = (added_noise(evidence) / max(signal, 1e-300)) ** 0.5
+    return Circumstances(explanation, int(images.min()), folds, learned, noise)
 
 
 def _run(name: str, case: Case, evidence: Evidence) -> MethodFinding:

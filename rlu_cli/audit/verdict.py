@@ -16,6 +16,7 @@ RELIABLE, ROUGH, UNRELIABLE = "reliable", "rough", "unreliable"
 _EXPECTED, _AT_LEAST = 0.9, 0.8
 _LEAST_GAIN = 0.3
 _LONG = 1.0  # time constants of the client's adaptation
+_NOISY = 0.3  # noise over signal, of an entry
 _DISCREPANT = 0.05  # τ²: like images from fewer than 20 independent draws
 _FEW_IMAGES = 20
 _GAP = 0.75  # error ratio below which the gap dominates
@@ -45,12 +46,14 @@ class Circumstances:
     images      least number of auxiliary images of a class
     folds       time constants of the client's adaptation (`attacks.noise_model.Round`)
     separates   whether the global model separates the classes
+    noise       standard deviation of noise added to the update, over the size of its signal
     """
 
     mistaken: Explanation | None
     images: int
     folds: float
     separates: bool
+    noise: float = 0.0
 
 
 def verdict(recovery: Recovery, known: Credibility | None, circumstances: Circumstances) -> Verdict:
@@ -64,7 +67,8 @@ def verdict(recovery: Recovery, known: Credibility | None, circumstances: Circum
         return Verdict(UNRELIABLE, mistake.sentence, mistake.advice, hidden)
     cause = _cause(recovery.diagnostics, circumstances)
     if not recovery.status.ok:
-        return Verdict(UNRELIABLE, recovery.status.value, cause[1])
+        known_cause = cause if circumstances.noise > _NOISY else (recovery.status.value, cause[1])
+        return Verdict(UNRELIABLE, *known_cause)
     if known is None:
         return Verdict(
             ROUGH,
@@ -84,6 +88,11 @@ def _cause(diagnostics: Mapping[str, Any], case: Circumstances) -> tuple[str, st
     discrepancy = diagnostics.get("noise", {}).get("discrepancy", 0.0)
     ratio = diagnostics.get("error_ratio") or 1.0
     causes = (
+        (
+            case.noise > _NOISY,
+            f"noise was added to the update, {case.noise:.1f} times as large as its signal",
+            "attack several rounds of the client with --history, if you have them",
+        ),
         (
             case.folds > _LONG,
             "the round is so long that the client has adapted to its labels: its update shows "

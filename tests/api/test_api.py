@@ -240,14 +240,18 @@ def test_a_file_that_is_not_there_is_an_input_error() -> None:
 # Finding
 
 
-def test_a_method_that_knows_no_error_is_judged_by_another() -> None:
-    finding = rlu_cli.attack(SAMPLE / "g.pt", SAMPLE / "c3.pt", SAMPLE / "aux", method="rlu")
-    assert finding.first.recovery is not None
-    assert finding.first.recovery.covariance is None
-    assert finding.intervals is not None
-    assert finding.expected_iacc is not None
-    assert finding.expected_iacc[0] > 0.99
-    assert finding.verdict.level == "reliable"
+@pytest.mark.parametrize(("method", "own"), [("rlu", False), ("pooled", True)])
+def test_a_method_that_knows_no_error_is_judged_by_another(method: str, own: bool) -> None:
+    told = _told(method=method)
+    found = rlu_cli.attack(SAMPLE / "g.pt", SAMPLE / "c3.pt", SAMPLE / "aux", **told)
+    assert found.first.recovery is not None
+    assert (found.first.recovery.covariance is not None) == own
+    assert found.first.credibility is not None
+    assert found.first.credibility.own == own
+    assert found.intervals is not None
+    assert found.expected_iacc is not None
+    assert found.expected_iacc[0] > 0.99
+    assert found.verdict.level == "reliable"
 
 
 def test_without_any_known_error_there_are_no_intervals(finding: Finding) -> None:

@@ -80,7 +80,18 @@ def test_methods_of_untrained_models_say_how_sure_this_one_is() -> None:
 
 
 def test_methods_that_need_images_say_when_noise_is_used_instead() -> None:
-    images = {"rlu", "path", "fusion", "bayes", "llg+", "zlg+", "dimitrov", "llbg", "prior"}
+    images = {
+        "rlu",
+        "path",
+        "fusion",
+        "bayes",
+        "pooled",
+        "llg+",
+        "zlg+",
+        "dimitrov",
+        "llbg",
+        "prior",
+    }
     images |= {"ramakrishna-dan", "ramakrishna-dan-virtual", "emulation"}
     assert _concerned(_case(), "noise images are used instead", noise=True) == images
     assert _concerned(_case(), "noise images are used instead", noise=False) == set()

@@ -90,5 +90,6 @@ def test_noise_that_hides_them_is_seen_in_the_expected_accuracy(tmp_path: Path) 
     finding = attacked(folder_with(tmp_path, noise=0.02))
     assert finding.expected_iacc is not None
     assert finding.expected_iacc[0] < 0.8
-    assert finding.verdict.level != "reliable"
+    assert finding.verdict.level == "unreliable"
+    assert "noise was added" in str(finding.verdict.cause)
     assert iacc(finding) < 0.9

@@ -13,6 +13,7 @@ from scipy.optimize import nnls
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rlu_cli.attacks.noise_model import added_noise
 from rlu_cli.audit.explanations.trial import Trial, sampled, try_images
 from rlu_cli.case.auxiliary import is_noise
 from rlu_cli.case.build import Case
@@ -32,6 +33,7 @@ _SUM_WEIGHT = 1e3  # of the row Σz = 1 against the others
 _COSTLY = 1.0
 _TURNED = 0.5  # cosine of the weights of two models below which they are not of one training
 _LARGE = 32  # elements of a tensor whose direction counts
+_NOISY = 0.25  # part of the squared length of an update that added noise makes, from which it tells
 _DIVERGED = -3.0  # log length of an update over one that diverged
 _SINE = 0.01  # squared sine between virtual clients that differ in nothing but their images
 
@@ -154,7 +156,19 @@ class Clues:
         training = self.case.training
         remembers = training.scheme.remembers or self.case.velocity is not None
         affordable = self.images <= _COSTLY * len(self.auxiliary.images)
-        return self.labelled and not remembers and affordable and training.lr_known
+        comparable = not remembers and training.lr_known and not self.noisy
+        return self.labelled and affordable and comparable
+
+    @cached_property
+    def noisy(self) -> bool:
+        """Whether noise was added that makes a good part of the update's length, as by DP-SGD.
+
+        From the column sums of the output layer (`noise_model.added_noise`), for all parameters.
+        """
+        scale = self.evidence.lr * float(self.evidence.weights[-1].sum())
+        count = sum(value.numel() for value in self.update.values())
+        noise = added_noise(self.evidence) * scale**2 * count
+        return noise > _NOISY * dot(self.update, self.update)
 
     def replica(
         self,

@@ -24,7 +24,7 @@ _PER_GAP, _MOST = 300.0, 60.0
 _LEAST = 1e-12
 _ANGLE, _OF_IMAGES = 0.3, 4.0  # usual angle, and the variance of that of one image
 _GAP = 0.15  # confidence over accuracy that overfitting explains
-_AT_CHANCE = 1.5  # accuracy over chance up to which a model knows nothing of the images
+_AT_CHANCE = 2.0  # accuracy over chance up to which a model knows nothing of the images
 
 
 def image_kind(clues: Clues) -> Explanation | None:
@@ -112,8 +112,8 @@ def _statistics(clues: Clues, layer: nn.Module, checkpoint: Checkpoint) -> tuple
 
 def embedding_distance(clues: Clues) -> dict[str, float]:
     """How far the embedding that the update implies is from the images'."""
-    if norm_layers(clues.model):
-        return {}  # whose embeddings depend on the other images of the batch
+    if norm_layers(clues.model) or clues.noisy:
+        return {}  # embeddings depend on the other images of the batch, or are those of noise
     evidence = clues.evidence
     cosine, ratio = embedding_fit(evidence.learned, evidence.before, evidence.after)
     angle = math.acos(min(max(cosine, -1.0), 1.0))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
-from rlu_cli.audit.explanations.clues import Clues, better_fit, compared, opposite
-from rlu_cli.audit.explanations.explanation import PROOF, Explanation
+from rlu_cli.audit.explanations.clues import Clues, Fit, better_fit, compared, opposite
+from rlu_cli.audit.explanations.explanation import MARGIN, PROOF, Explanation
+from rlu_cli.audit.explanations.scale import expected
 from rlu_cli.checkpoints import counter_changes
 from rlu_cli.types import Outputs
 
@@ -26,7 +28,9 @@ def swapped(clues: Clues) -> Explanation | None:
 
     gain  the proof by counters; else that of the angle between the update and a virtual client's,
           from the second file backwards instead of from the first forwards, and of how much more
-          evenly the second file's model spreads its predictions: a client's labels are skewed
+          evenly the second file's model spreads its predictions: a client's labels are skewed.
+          Where these suffice, also the drop of the misfit of length, which a wrong learning rate
+          would explain too
     """
     advice = _REVERSED.get(clues.case.value("update_kind"), _ADVICE)
     changes = counter_changes(clues.pair.before, clues.pair.after)
@@ -46,13 +50,22 @@ def swapped(clues: Clues) -> Explanation | None:
     evenness = _evenness(clues.evidence.after) - _evenness(clues.evidence.before)
     directions = _DIRECTIONS + clues.learned * (_DIRECTIONS_TRAINED - _DIRECTIONS)
     directions *= clues.images / (clues.images + _FEW)
+    gain = better_fit(clues.fit, other, directions) + _PER_EVENNESS * evenness
+    if gain >= MARGIN:
+        gain += max(_better_length(clues, clues.fit, other), 0.0)
     return Explanation(
         "swapped",
-        better_fit(clues.fit, other, directions) + _PER_EVENNESS * evenness,
+        gain,
         "training from the second file leads to the first (cosine of the updates "
         f"{other.cosine:.2f}) rather than the other way round ({clues.fit.cosine:.2f})",
         advice,
     )
+
+
+def _better_length(clues: Clues, given: Fit, other: Fit) -> float:
+    """Drop of the misfit of length where the round is run backwards."""
+    lengths = replace(expected(clues, given), directions=0.0)
+    return lengths.misfit(given) - lengths.misfit(other)
 
 
 def _evenness(outputs: Outputs) -> float:
