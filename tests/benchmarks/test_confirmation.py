@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from confirmation_grid import ALPHAS, DATA, IMAGES, MODELS, ROUNDS, SETS, WAYS, Case, draw
+from confirmation_grid import ALPHAS, IMAGES, MODELS, ROUNDS, SETS, WAYS, Case, draw
 from confirmation_table import held, is_silent, render
 
 
@@ -25,7 +25,7 @@ def test_every_group_has_cases(name: str) -> None:
     cases = draw(name)
     assert len({case.name for case in cases}) == SETS[name].cases
     assert len({case.global_name for case in cases}) == SETS[name].lines * SETS[name].stages
-    present: dict[str, Iterable[Any]] = {"data": DATA, "model": MODELS, "way": WAYS}
+    present: dict[str, Iterable[Any]] = {"data": SETS[name].data, "model": MODELS, "way": WAYS}
     for part, values in present.items():
         assert set(_values(cases, part)) == set(values)
     even: dict[str, Iterable[Any]] = {"alpha": ALPHAS, "images": IMAGES, "round": ROUNDS}

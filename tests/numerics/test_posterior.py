@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from rlu_cli.numerics.posterior import Posterior, posterior, posterior_mean
+from rlu_cli.numerics.posterior import Posterior, concentrations_in, posterior, posterior_mean
 
 CENTRE = torch.tensor([0.5, 0.3, 0.15, 0.06, -0.01], dtype=torch.float64)
 
@@ -133,12 +133,33 @@ def test_the_evidence_is_that_of_samples_up_to_one_constant() -> None:
 
 def test_the_evidence_of_several_concentrations_is_their_mean() -> None:
     covariance = on_plane(5, 0.05, 0)
-    alphas = (0.1, 1.0, 10.0)
+    alphas = (0.1, 0.3, 1.0)
     each = [posterior(CENTRE, covariance, 60, concentrations=(alpha,)) for alpha in alphas]
     logs = [one.evidence for one in each if one is not None]
     together = posterior(CENTRE, covariance, 60, concentrations=alphas)
     assert together is not None
     assert together.evidence == pytest.approx(math.log(np.exp(logs).mean()), abs=1e-6)
+
+
+def test_a_concentration_that_cannot_foretell_the_estimate_is_left_out() -> None:
+    """Of an estimate far from even shares, even clients are not averaged in."""
+    covariance = on_plane(5, 0.05, 0)
+    alone = posterior(CENTRE, covariance, 60, concentrations=(0.3,))
+    both = posterior(CENTRE, covariance, 60, concentrations=(0.3, 1000.0))
+    assert alone is not None
+    assert both is not None
+    assert both.alpha == pytest.approx(0.3)
+    torch.testing.assert_close(both.quantiles, alone.quantiles)
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"), [((0.5, 0.5), (0.5,)), ((0.1, 1.0), (0.1, 0.2154, 0.4642, 1.0))]
+)
+def test_concentrations_of_a_range_are_even_in_their_logarithm(
+    ends: tuple[float, float], expected: tuple[float, ...]
+) -> None:
+    assert concentrations_in(*ends) == pytest.approx(expected, rel=1e-3)
+    assert len(concentrations_in(0.001, 1e6)) == 11
 
 
 def test_of_two_classes_the_evidence_is_exact() -> None:

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlu_cli.numerics.class_covariances import class_covariances
-from rlu_cli.numerics.split_covariances import SplitCovariances, split_covariances
+from rlu_cli.numerics.split_covariances import (
+    SplitCovariances,
+    _with_variances_of,
+    split_covariances,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -34,22 +37,15 @@ def split(values: Tensor, labels: Tensor, importance: Tensor) -> SplitCovariance
     return found
 
 
-def test_in_the_directions_where_it_is_smallest_it_is_not_too_small() -> None:
-    """χ² per degree of freedom of new values, along the directions trusted the most."""
-    width, classes = 60, 4
-    values, labels, importance = case(20, classes, width)
-    shares = torch.full((classes,), 1 / classes, dtype=torch.float64)
-    fresh = normal(4000, width, seed=9) @ turned(width)
-    chi = {}
-    for name, found in (
-        ("whole", class_covariances(values, labels, importance)),
-        ("split", split(values, labels, importance)),
-    ):
-        sizes, vectors = torch.linalg.eigh(found.mixed(shares))
-        along = (fresh @ vectors[:, : width // 3]).square().mean(0) / sizes[: width // 3]
-        chi[name] = float(along.mean())
-    assert chi["whole"] > 1.3
-    assert chi["split"] == pytest.approx(1, abs=0.2)
+def test_its_axes_are_those_of_one_half_and_its_variances_those_of_the_other() -> None:
+    first, second = (normal(200, 5, seed=seed) @ turned(5) for seed in (1, 2))
+    one, other = (values.T @ values / 200 for values in (first, second))
+    found = _with_variances_of(one, other)
+    axes = torch.linalg.eigh(one).eigenvectors
+    along = axes.T @ found @ axes
+    torch.testing.assert_close(along.diagonal(), (second @ axes).square().mean(0))
+    torch.testing.assert_close(along, torch.diag(along.diagonal()), atol=1e-9, rtol=0)
+    assert float(found.trace()) == pytest.approx(float(other.trace()))
 
 
 def test_of_many_images_it_is_the_covariance() -> None:
