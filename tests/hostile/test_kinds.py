@@ -10,7 +10,7 @@ import pytest
 from kinds import KINDS
 from readers import READERS, outcome
 
-SECONDS, BYTES = 10.0, 2**30
+SECONDS, BYTES = 40.0, 2**30
 
 
 def _memory(kind: str) -> int:
