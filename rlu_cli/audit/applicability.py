@@ -29,7 +29,7 @@ def _no_virtual_clients(case: Case) -> str | None:
 
 
 def _no_population(case: Case) -> str | None:
-    if case.training.scheme.remembers or case.velocity:
+    if case.remembers:
         return "it trains virtual clients, which have no state from earlier rounds as this one has"
     return _no_virtual_clients(case)
 

@@ -75,6 +75,11 @@ class Case:
     def plan(self) -> StepPlan:
         return self.training.plan
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the client starts with state from earlier rounds, which no virtual one has."""
+        return self.training.scheme.remembers or self.velocity is not None
+
     def value(self, name: str) -> Any:
         """The value of a setting; None if it is missing."""
         return self.settings[name].value if name in self.settings else None

@@ -125,28 +125,22 @@ def _class_updates(scene: Scene) -> Tensor:
 
 def _virtual_population(scene: Scene) -> VirtualPopulation:
     case = scene.case
+    fewest = max(VIRTUAL_CLIENTS, _PER_CLASS * scene.evidence.classes)
     return compare(
         scene.model,
         case.pair,
         case.auxiliary,
         case.training,
         scene.config,
-        _population_size(case),
+        max(case.value("virtual_clients") or 0, fewest),
         progress=scene.progress,
     )
-
-
-def _population_size(case: Case) -> int:
-    """Virtual clients of a population: as many as asked for, and never fewer than it needs."""
-    fewest = max(VIRTUAL_CLIENTS, _PER_CLASS * case.auxiliary.classes)
-    return max(case.value("virtual_clients") or 0, fewest)
 
 
 def _virtual_trials(scene: Scene) -> tuple[VirtualTrial, ...]:
     """Virtual clients as many as `--effort` allows; none if the images do not suffice."""
     case, count = scene.case, affordable_trials(scene)
-    remembers = case.training.scheme.remembers or case.velocity is not None
-    if count < FEWEST_TRIALS or remembers or not case.training.lr_known:
+    if count < FEWEST_TRIALS or case.remembers or not case.training.lr_known:
         return ()
     near = RLU()(scene.evidence).shares
     images = scene.model, case, scene.config

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_files import write_zip
+from process_memory import memory, reset_peak
 
 from rlu_cli.checkpoints import open_checkpoint
 from rlu_cli.errors import InputError
@@ -245,32 +246,18 @@ HOSTILE: dict[str, tuple[Callable[[], Write], str]] = {
 }  # fmt: skip
 
 
-def _memory(kind: str) -> int:
-    """Bytes that this process has (VmRSS), or has had at most since the last reset (VmHWM)."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(kind))
-
-
-def _reset_peak() -> bool:
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_it_takes_is_bounded(name: str, tmp_path: Path) -> None:
     write, code = HOSTILE[name]
     path = tmp_path / "c"
     write()(path)
-    measured = sys.platform == "linux" and _reset_peak()
-    held, started = _memory("VmRSS") if measured else 0, time.process_time()
+    measured = sys.platform == "linux" and reset_peak()
+    held, started = memory("VmRSS") if measured else 0, time.process_time()
     with pytest.raises(InputError) as caught:
         open_checkpoint(path)
     assert time.process_time() - started < SECONDS
     if measured:
-        assert _memory("VmHWM") - held < MEMORY + path.stat().st_size
+        assert memory("VmHWM") - held < MEMORY + path.stat().st_size
     assert caught.value.code == code
     assert len(str(caught.value)) < 2000
 

@@ -154,9 +154,8 @@ class Clues:
     def can_train(self) -> bool:
         """Whether a virtual client is affordable, and comparable with this one."""
         training = self.case.training
-        remembers = training.scheme.remembers or self.case.velocity is not None
         affordable = self.images <= _COSTLY * len(self.auxiliary.images)
-        comparable = not remembers and training.lr_known and not self.noisy
+        comparable = not self.case.remembers and training.lr_known and not self.noisy
         return self.labelled and affordable and comparable
 
     @cached_property
